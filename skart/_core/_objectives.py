@@ -1,0 +1,234 @@
+"""What an attack maximises: analytic losses on scores, and their composition with an oracle.
+
+A loss maps scores of shape (n_samples, n_classes) to a value for each sample and to its derivative, given as
+``scale * direction``. Searches follow the direction alone, which stays of ordinary size where the derivative itself
+underflows: the cross-entropy of a model that is sure by a margin of 200 has a derivative near 1e-87, and a direction
+near 1. Only who asks for the gradient proper multiplies by the scale.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from skart._core._arrays import any_feature, array_namespace, one_hot, to_numpy
+
+__all__ = ["LOSSES", "Evaluation", "Ledger", "Loss", "Objective", "check_loss", "log_softmax"]
+
+
+class Loss(NamedTuple):
+    """Value of a loss that is to be maximised, and its derivative by the scores, ``scale * direction``."""
+
+    value: object  # (n_samples,)
+    direction: object  # (n_samples, n_classes)
+    scale: object = None  # (n_samples,), or None for one
+
+
+def log_softmax(scores):
+    """Logarithm of the softmax along the classes."""
+    xp = array_namespace(scores)
+    shifted = scores - xp.max(scores, axis=1, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=1, keepdims=True))
+
+
+def cross_entropy(scores, labels, targets=None, reference=None):
+    """Cross-entropy of the label, or minus that of the target."""
+    xp = array_namespace(scores)
+    chosen = one_hot(labels if targets is None else targets, scores.shape[1])
+    own = xp.sum(xp.where(chosen, scores, 0.0), axis=1)
+    others = xp.where(chosen, -xp.inf, scores)
+    top = xp.max(others, axis=1)
+    top = xp.where(xp.isfinite(top), top, 0.0)
+    weights = xp.exp(others - top[:, None])
+    total = xp.sum(weights, axis=1)
+    total = xp.where(total > 0, total, xp.finfo(scores.dtype).smallest_normal)
+    lead = top + xp.log(total) - own  # log-odds against the chosen class
+    value = xp.logaddexp(lead, xp.zeros_like(lead))
+    # The derivative is softmax - one_hot = (1 - p) * (softmax over the other classes - one_hot).
+    direction = weights / total[:, None] - xp.astype(chosen, scores.dtype)
+    scale = xp.exp(lead - value)
+    return Loss(value, direction, scale) if targets is None else Loss(-value, -direction, scale)
+
+
+def margin(scores, labels, targets=None, reference=None):
+    """Lead of the best other class over the label, or of the target over the best other class (Carlini, Wagner)."""
+    xp = array_namespace(scores)
+    chosen = one_hot(labels if targets is None else targets, scores.shape[1])
+    others = xp.where(chosen, -xp.inf, scores)
+    best = one_hot(xp.argmax(others, axis=1), scores.shape[1])
+    value = xp.sum(xp.where(best, scores, 0.0), axis=1) - xp.sum(xp.where(chosen, scores, 0.0), axis=1)
+    direction = xp.astype(best, scores.dtype) - xp.astype(chosen, scores.dtype)
+    return Loss(value, direction) if targets is None else Loss(-value, -direction)
+
+
+def difference_of_logits_ratio(scores, labels, targets=None, reference=None):
+    """Margin relative to a spread of the scores, which makes it blind to their scale (Croce and Hein, 2020)."""
+    xp = array_namespace(scores)
+    n_classes = scores.shape[1]
+    order = xp.argsort(scores, axis=1, descending=True)
+    first, third = one_hot(order[:, 0], n_classes), one_hot(order[:, 2], n_classes)
+    as_float = {"dtype": scores.dtype}
+    label = xp.astype(one_hot(labels, n_classes), **as_float)
+    if targets is None:
+        others = xp.where(one_hot(labels, n_classes), -xp.inf, scores)
+        rival = xp.astype(one_hot(xp.argmax(others, axis=1), n_classes), **as_float)
+        low = xp.astype(third, **as_float)
+    else:
+        rival = xp.astype(one_hot(targets, n_classes), **as_float)
+        low = 0.5 * xp.astype(third, **as_float) + 0.5 * xp.astype(one_hot(order[:, 3], n_classes), **as_float)
+    spread_by = xp.astype(first, **as_float) - low
+    lead_by = rival - label
+    spread = xp.sum(spread_by * scores, axis=1) + 1e-12
+    value = xp.sum(lead_by * scores, axis=1) / spread
+    direction = (lead_by - value[:, None] * spread_by) / spread[:, None]
+    return Loss(value, direction)
+
+
+def kl_divergence(scores, labels, targets=None, reference=None):
+    """Divergence of the model's probabilities from those at the clean sample, whose scores are ``reference``.
+
+    With a target the reference is the target's one-hot row, which makes it the cross-entropy. At the clean sample
+    itself the divergence is flat: start elsewhere.
+    """
+    if targets is not None:
+        return cross_entropy(scores, labels, targets)
+    xp = array_namespace(scores)
+    log_p, log_q = log_softmax(reference), log_softmax(scores)
+    p = xp.exp(log_p)
+    return Loss(xp.sum(p * (log_p - log_q), axis=1), xp.exp(log_q) - p)
+
+
+class _Entry(NamedTuple):
+    function: object
+    scores: str  # which scores of the oracle it wants: "logits" or "margins"
+    n_classes: tuple  # fewest classes, untargeted and targeted
+    needs_reference: bool = False
+
+
+LOSSES = {
+    "cross_entropy": _Entry(cross_entropy, "logits", (2, 2)),
+    "margin": _Entry(margin, "margins", (2, 2)),
+    "dlr": _Entry(difference_of_logits_ratio, "margins", (3, 4)),
+    "kl": _Entry(kl_divergence, "logits", (2, 2), needs_reference=True),
+}
+
+
+def check_loss(name, n_classes, targeted):
+    """Raise where the loss is not defined for so few classes."""
+    fewest = LOSSES[name].n_classes[targeted]
+    if n_classes < fewest:
+        raise ValueError(
+            f"loss={name!r} needs at least {fewest} classes {'with' if targeted else 'without'} a target; "
+            f"the model has {n_classes}. Use loss='margin', which is the same up to a scale, or 'cross_entropy'."
+        )
+
+
+class Evaluation(NamedTuple):
+    """What an objective says of a point."""
+
+    value: object  # (n_samples,), to be maximised
+    grad: object  # shape of the point, a positive multiple of the gradient for each sample; None where not asked for
+    adversarial: object  # (n_samples,), whether the scores meet the attack's goal
+
+
+class Ledger:
+    """Counts for each sample what the model was asked, and what went wrong with its gradients.
+
+    Attributes
+    ----------
+    n_queries, n_gradients : ndarray of int, shape (n_samples,)
+        Times that the sample went forward, and that a gradient was pulled back to it.
+    zero_gradient, bad_gradient, bad_scores : ndarray of bool, shape (n_samples,)
+        The first gradient was zero everywhere; a gradient, or a score, was not finite.
+    """
+
+    def __init__(self, n_samples):
+        self.n_queries = np.zeros(n_samples, dtype=np.int64)
+        self.n_gradients = np.zeros(n_samples, dtype=np.int64)
+        self.zero_gradient = np.zeros(n_samples, dtype=bool)
+        self.bad_gradient = np.zeros(n_samples, dtype=bool)
+        self.bad_scores = np.zeros(n_samples, dtype=bool)
+        self._rows = np.arange(n_samples)
+
+    @classmethod
+    def joined(cls, ledgers):
+        """One ledger of several batches, in their order."""
+        whole = cls(0)
+        for name in vars(whole):
+            setattr(whole, name, np.concatenate([getattr(ledger, name) for ledger in ledgers]))
+        whole._rows = np.arange(len(whole.n_queries))
+        return whole
+
+
+class Objective:
+    """A loss of the answers of an oracle, as a function of the samples.
+
+    Parameters
+    ----------
+    ask : callable
+        ``ask(x, scores=...)`` returns scores (n_samples, n_classes) and the function that pulls a cotangent of that
+        shape back to the shape of ``x``.
+    loss : {"cross_entropy", "margin", "dlr", "kl"}
+        Key of :data:`LOSSES`.
+    labels : integer array of shape (n_samples,)
+        Class to leave.
+    targets : integer array of shape (n_samples,) or None
+        Class to reach.
+    reference : array of shape (n_samples, n_classes) or None
+        Scores of the clean samples, for a loss that needs them.
+    """
+
+    def __init__(self, ask, loss, labels, *, targets=None, reference=None):
+        self._ask = ask
+        self._loss = LOSSES[loss]
+        self.labels = labels
+        self.targets = targets
+        self.reference = reference
+        self.ledger = Ledger(labels.shape[0])
+        self._rows = self.ledger._rows
+
+    def __getitem__(self, rows):
+        """The objective of the samples that ``rows`` (boolean) marks; it writes to the same ledger."""
+        part = object.__new__(Objective)
+        part._ask, part._loss, part.ledger = self._ask, self._loss, self.ledger
+        part.labels = self.labels[rows]
+        part.targets = None if self.targets is None else self.targets[rows]
+        part.reference = None if self.reference is None else self.reference[rows]
+        part._rows = self._rows[to_numpy(rows)]
+        return part
+
+    def __call__(self, x):
+        """Value and gradient at ``x``: one forward and one backward pass."""
+        loss, adversarial, pullback = self._forward(x)
+        grad = self._checked(pullback(loss.direction))
+        return Evaluation(loss.value, grad, adversarial)
+
+    def value(self, x):
+        """Value at ``x`` without the gradient: one forward pass."""
+        loss, adversarial, _ = self._forward(x)
+        return Evaluation(loss.value, None, adversarial)
+
+    def _forward(self, x):
+        scores, pullback = self._ask(x, scores=self._loss.scores)
+        self.ledger.n_queries[self._rows] += 1
+        xp = array_namespace(scores)
+        if not bool(xp.isfinite(xp.sum(scores))):
+            self.ledger.bad_scores[self._rows] |= to_numpy(any_feature(~xp.isfinite(scores)))
+        loss = self._loss.function(scores, self.labels, self.targets, self.reference)
+        predicted = xp.argmax(scores, axis=1)
+        if self.targets is None:
+            return loss, predicted != self.labels, pullback
+        return loss, predicted == self.targets, pullback
+
+    def _checked(self, grad):
+        xp = array_namespace(grad)
+        ledger, rows = self.ledger, self._rows
+        start = ledger.n_gradients[rows] == 0
+        ledger.n_gradients[rows] += 1
+        # One sum tells whether any entry is not finite; only then is it worth finding which.
+        if not bool(xp.isfinite(xp.sum(grad))):
+            finite = xp.isfinite(grad)
+            ledger.bad_gradient[rows] |= to_numpy(any_feature(~finite))
+            grad = xp.where(finite, grad, 0.0)
+        if start.any():
+            ledger.zero_gradient[rows] |= start & ~to_numpy(any_feature(grad != 0))
+        return grad

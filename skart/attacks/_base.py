@@ -1,0 +1,544 @@
+"""The template of attacks: what all of them share, from the caller's data to the checked result.
+
+A subclass of :class:`BaseAttack` implements ``_attack``: from arrays in the oracle's namespace to arrays. One that
+maximises a loss in a ball with gradients derives from :class:`GradientAttack` and implements ``_perturb``.
+"""
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed, effective_n_jobs
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skart._core._arrays import any_feature, to_numpy
+from skart._core._balls import NORMS, make_ball, norm_of
+from skart._core._objectives import LOSSES, Ledger, Objective, check_loss
+from skart._core._random import RandomStream
+from skart.attacks._result import AttackResult
+from skart.exceptions import AttackFailureWarning, GradientUnavailableError
+from skart.gradients._registry import register_rule, user_rules
+from skart.oracles._oracle import N_CHECKED, Oracle, find_labels
+from skart.utils._containers import Container
+from skart.utils._optional import import_optional
+from skart.utils._sklearn_compat import HasMethods, Interval, Options, StrOptions, fit_context
+from skart.utils._validation import check_clip_values, check_eps, check_labels, check_mask, check_range, check_samples
+
+__all__ = ["BaseAttack", "GradientAttack", "bind_attack"]
+
+RESERVED_TARGETS = ("given", "least_likely", "random", "runner_up")
+
+
+class _Outcome(NamedTuple):
+    """What one batch came to, as NumPy arrays but for ``x_adv``."""
+
+    x_adv: object
+    positions: np.ndarray  # what the model says of x_adv
+    ledger: Ledger
+
+
+class _Work(NamedTuple):
+    """What one batch needs."""
+
+    index: int
+    x: object
+    labels: np.ndarray
+    targets: np.ndarray | None
+
+
+class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
+    """Base class of attacks. Subclasses implement :meth:`_attack`."""
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "predict"]), None],
+        "target": "no_validation",  # a label can be anything
+        "clip_values": ["array-like", StrOptions({"fit"}), None],
+        "mask": ["array-like", None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Fit a clone of ``estimator``, and learn what the attack itself learns.
+
+        Parameters
+        ----------
+        X : array-like, tensor or data frame of shape (n_samples, ...)
+            Training data.
+        y : array-like of shape (n_samples,), default=None
+            Labels. A :class:`~sklearn.frozen.FrozenEstimator` needs none.
+
+        Returns
+        -------
+        self : object
+        """
+        checked = self._check_fit_data(X, y)
+        template = LogisticRegression(max_iter=1000) if self.estimator is None else self.estimator
+        self.estimator_ = clone(template).fit(X, y)
+        if isinstance(self.clip_values, str):
+            self.clip_values_ = (checked.min(axis=0), checked.max(axis=0))
+        if hasattr(self, "max_iter"):
+            self.n_iter_ = self.max_iter
+        return self
+
+    def transform(self, X, y=None):
+        """Adversarial samples for ``X``.
+
+        Parameters
+        ----------
+        X : array-like, tensor or data frame of shape (n_samples, ...)
+            Clean samples.
+        y : array-like of shape (n_samples,), default=None
+            Labels to leave, entries of the model's ``classes_``. ``None`` takes the model's own predictions, which
+            also avoids label leaking. With ``target="given"``, the target of each sample.
+
+        Returns
+        -------
+        X_adv : array, tensor or data frame of the kind, dtype and shape of ``X``
+
+        Warns
+        -----
+        AttackFailureWarning
+            The attack failed for a reason that says nothing good about the model.
+        """
+        return self._run(X, y, measure=False).X_adv
+
+    def run(self, X, y=None):
+        """Attack ``X`` and report on each sample.
+
+        Parameters
+        ----------
+        X, y
+            As for ``transform``.
+
+        Returns
+        -------
+        result : AttackResult
+            ``X_adv``, ``y``, ``y_adv``, ``success``, ``distance``, ``n_queries`` and ``n_gradients``.
+
+        Warns
+        -----
+        AttackFailureWarning
+            As for ``transform``.
+        """
+        return self._run(X, y, measure=True)
+
+    @abstractmethod
+    def _attack(self, x, labels, targets, *, oracle, space, draw):
+        """Adversarial samples for one batch.
+
+        Parameters
+        ----------
+        x : array of shape (n_batch, ...)
+            Clean samples in the oracle's namespace.
+        labels, targets : ndarray of int, shape (n_batch,)
+            Positions of the labels to leave and, or None, of those to reach.
+        oracle : Oracle
+        space : _Space
+            Where the samples may go.
+        draw : callable
+            ``draw(k)`` gives the batch's ``k``-th random generator.
+
+        Returns
+        -------
+        x_adv : array of shape (n_batch, ...)
+        ledger : Ledger
+        """
+
+    def _run(self, X, y, measure):
+        self._validate_params()
+        estimator = self._fitted_estimator()
+        container = Container(X)
+        X = self._check_samples(X, estimator)
+        space = _Space(self, X, container, estimator)
+        stream = RandomStream(self.random_state)
+        oracle = Oracle(estimator, X, container=container)
+        n_samples = X.shape[0]
+        with oracle:
+            self._check_oracle(oracle)
+            asked = np.zeros(n_samples, dtype=np.int64)
+            asked[:N_CHECKED] += oracle.n_forward // min(n_samples, N_CHECKED)
+            x = oracle.asarray(X)
+            before = oracle.n_forward
+            labels, targets = self._goals(x, y, oracle, stream)
+            asked += (oracle.n_forward - before) // n_samples
+            works = [
+                _Work(
+                    index,
+                    x[start : start + self.batch_size],
+                    labels[start : start + self.batch_size],
+                    None if targets is None else targets[start : start + self.batch_size],
+                )
+                for index, start in enumerate(range(0, n_samples, self.batch_size))
+            ]
+            outcomes = self._spread(works, oracle, space, stream, estimator, container)
+            x_adv = outcomes[0].x_adv
+            if len(outcomes) > 1:
+                x_adv = oracle.xp.concat([outcome.x_adv for outcome in outcomes], axis=0)
+            positions = np.concatenate([outcome.positions for outcome in outcomes])
+            ledger = Ledger.joined([outcome.ledger for outcome in outcomes])
+            ledger.n_queries += asked
+            goal = labels if targets is None else targets
+            success = positions != goal if targets is None else positions == goal
+            self._warn_of_failures(oracle, x, x_adv, success, ledger, space)
+        distance = _distance(x, x_adv, getattr(self, "norm", 2)) if measure else None
+        return AttackResult(
+            X_adv=container.wrap(x_adv, x),
+            y=oracle.classes_[goal],
+            y_adv=oracle.classes_[positions],
+            success=success,
+            distance=distance,
+            n_queries=ledger.n_queries,
+            n_gradients=ledger.n_gradients,
+        )
+
+    def _spread(self, works, oracle, space, stream, estimator, container):
+        """Attack all batches: one after another, or over processes where the model can travel."""
+        n_workers = min(effective_n_jobs(self.n_jobs), len(works))
+        if n_workers > 1 and not oracle.runs_in_process:
+            # One task a worker, not a batch: the model is sent once to each.
+            shares = [works[k::n_workers] for k in range(n_workers)]
+            done = Parallel(n_jobs=n_workers)(
+                delayed(_attack_elsewhere)(self, estimator, container, space, stream, share, user_rules())
+                for share in shares
+            )
+            outcomes = [outcome for share in done for outcome in share]
+            order = np.argsort([work.index for share in shares for work in share])
+            oracle.n_forward += sum(int(outcome.ledger.n_queries.sum()) for outcome in outcomes)
+            oracle.n_pulled += sum(int(outcome.ledger.n_gradients.sum()) for outcome in outcomes)
+            return [outcomes[k] for k in order]
+        if self.verbose:
+            tqdm = import_optional("tqdm.auto", extra="progress", purpose="verbose=True").tqdm
+            works = tqdm(works, desc=type(self).__name__, unit="batch")
+        return [self._attack_batch(work, oracle, space, stream) for work in works]
+
+    def _attack_batch(self, work, oracle, space, stream):
+        x_adv, ledger = self._attack(
+            work.x,
+            work.labels,
+            work.targets,
+            oracle=oracle,
+            space=space,
+            draw=lambda k: stream.generator(1, work.index, k),
+        )
+        positions = oracle.positions(x_adv)
+        ledger.n_queries += 1
+        return _Outcome(x_adv, positions, ledger)
+
+    def _fitted_estimator(self):
+        if hasattr(self, "estimator_"):
+            return self.estimator_
+        name = type(self).__name__
+        if self.estimator is None:
+            raise NotFittedError(
+                f"this {name} has no estimator to attack: call `fit(X, y)` for a surrogate, or give a fitted classifier "
+                "as `estimator`."
+            )
+        try:
+            check_is_fitted(self.estimator)
+        except NotFittedError:
+            raise NotFittedError(
+                f"this {name} is not fitted, and neither is its estimator "
+                f"{type(self.estimator).__name__}: call `fit(X, y)`, or give a fitted estimator."
+            ) from None
+        return self.estimator
+
+    def _check_fit_data(self, X, y):
+        """Validate training data, and set ``n_features_in_`` and ``feature_names_in_``."""
+        needs_labels = self.__sklearn_tags__().target_tags.required
+        with_labels = {"y": y} if needs_labels else {}
+        checked = validate_data(
+            self, _host(X), **with_labels, allow_nd=True, dtype=(np.float64, np.float32), reset=True
+        )
+        return checked[0] if needs_labels and isinstance(checked, tuple) else checked
+
+    def _check_samples(self, X, estimator):
+        name = type(self).__name__
+        if hasattr(self, "n_features_in_") and not hasattr(X, "device"):
+            return validate_data(self, X, allow_nd=True, dtype=(np.float64, np.float32), reset=False)
+        return check_samples(X, owner=name, n_features=getattr(estimator, "n_features_in_", None))
+
+    def _check_oracle(self, oracle):
+        """Raise where the oracle cannot answer what the attack asks."""
+
+    def _goals(self, x, y, oracle, stream):
+        """Positions of the labels to leave and, with a target, of those to reach."""
+        name, n_samples, classes = type(self).__name__, x.shape[0], oracle.classes_
+        given = None
+        if y is not None:
+            given = check_labels(y, classes, n_samples, find=find_labels, owner=name)
+        target = getattr(self, "target", None)
+        if target is None:
+            return (self._predicted(x, oracle) if given is None else given), None
+        kind = self._target_kind(target, classes)
+        if kind == "given":
+            if given is None:
+                raise ValueError(f"{name}: target='given' needs y, the target of each sample.")
+            return self._predicted(x, oracle), given
+        labels = self._predicted(x, oracle) if given is None else given
+        if kind == "label":
+            label = target[0] if isinstance(target, (list, tuple)) else target
+            position, known = find_labels(np.asarray([label]), classes)
+            if not known[0]:
+                raise ValueError(
+                    f"{name}: target={target!r} is no class of the model; classes are {classes}. Reserved words are "
+                    f"{', '.join(map(repr, RESERVED_TARGETS))}."
+                )
+            return labels, np.full(n_samples, position[0])
+        if kind == "random":
+            shift = stream.generator(0).integers(1, len(classes), size=n_samples)
+            return labels, (labels + shift) % len(classes)
+        logits = np.concatenate(
+            [to_numpy(oracle.logits(x[k : k + self.batch_size])) for k in range(0, n_samples, self.batch_size)]
+        )
+        rows = np.arange(n_samples)
+        logits[rows, labels] = np.inf if kind == "least_likely" else -np.inf
+        return labels, logits.argmin(axis=1) if kind == "least_likely" else logits.argmax(axis=1)
+
+    def _target_kind(self, target, classes):
+        if not isinstance(target, str) or target not in RESERVED_TARGETS:
+            if isinstance(target, (list, tuple)) and len(target) != 1:
+                raise ValueError(
+                    f"{type(self).__name__}: target must be None, one class label, or one of "
+                    f"{', '.join(map(repr, RESERVED_TARGETS))}; got {target!r}. For a target of each sample use "
+                    "target='given' and pass them as y."
+                )
+            return "label"
+        if target in list(classes):
+            raise ValueError(
+                f"{type(self).__name__}: target={target!r} is a reserved word and also a class of the model. For the "
+                f"class, give a list of one element, target=[{target!r}]."
+            )
+        return target
+
+    def _predicted(self, x, oracle):
+        return np.concatenate(
+            [oracle.positions(x[k : k + self.batch_size]) for k in range(0, x.shape[0], self.batch_size)]
+        )
+
+    def _warn_of_failures(self, oracle, x, x_adv, success, ledger, space):
+        """Say what went wrong and what to do; every line of it would otherwise read as robustness."""
+        name, n_samples = type(self).__name__, len(success)
+
+        def warn(flags, what, remedy):
+            share = f"{np.count_nonzero(flags)} of {n_samples} samples" if flags is not None else ""
+            message = f"{name}: {what.format(share)} {remedy}"
+            warnings.warn(message, AttackFailureWarning, stacklevel=5)
+
+        if oracle.varies:
+            warn(
+                None,
+                "the model gave two answers to the same question, so gradients and successes are those of single draws.",
+                "Fix its randomness, or average over it (an expectation over transformations) before you attack.",
+            )
+        if ledger.bad_scores.any():
+            warn(
+                ledger.bad_scores,
+                "the model's scores were NaN or infinite for {}, which attacks cannot follow.",
+                "Look for overflow, for log(0), or for data far from what the model was trained on.",
+            )
+        if ledger.bad_gradient.any():
+            warn(
+                ledger.bad_gradient,
+                "the gradient was NaN or infinite for {}; such entries were taken as zero.",
+                "Look for a division by zero, a square root at 0 or an overflow in the model.",
+            )
+        if space.frozen:
+            return
+        flat = ledger.zero_gradient & ~success
+        if flat.any():
+            rows = np.flatnonzero(flat)
+            proba = None
+            if hasattr(oracle.estimator, "predict_proba"):
+                proba = to_numpy(oracle.proba(x[oracle.xp.asarray(rows, device=oracle.device)]))
+                ledger.n_queries[rows] += 1
+            if proba is not None and np.mean(proba.max(axis=1) >= 1 - 1e-7) > 0.5:
+                warn(
+                    flat,
+                    "the model's probabilities are saturated, and the gradient underflows to zero for {}: the attack was "
+                    "blind there.",
+                    "Attack a version that gives logits (the net without its last softmax), divide the logits by a "
+                    "temperature, or attack by decisions.",
+                )
+            else:
+                warn(
+                    flat,
+                    "the gradient is zero at the start for {}: the attack was blind there.",
+                    "A step that rounds, quantises or thresholds has a zero gradient: register a pullback for it "
+                    "(`skart.register_rule`; straight-through is the usual choice), start at random points, or attack "
+                    "by decisions.",
+                )
+        still = ~success & to_numpy(_unchanged(x, x_adv))
+        if still.any():
+            warn(
+                still,
+                "{} came back unchanged and count as failures.",
+                "The attack found nothing better than the clean sample: this is no evidence of robustness. Check eps "
+                "against the scale of the data, the mask and clip_values, and the model's gradient.",
+            )
+
+    def __sklearn_is_fitted__(self):
+        try:
+            self._fitted_estimator()
+        except NotFittedError:
+            return False
+        return True
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = not isinstance(self.estimator, FrozenEstimator)
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+class GradientAttack(BaseAttack):
+    """Base class of attacks that maximise a loss in a ball with gradients. Subclasses implement ``_perturb``."""
+
+    _parameter_constraints: dict = {
+        **BaseAttack._parameter_constraints,
+        "norm": [Options(Real, set(NORMS))],
+        "eps": [Interval(Real, 0, None, closed="left"), "array-like"],
+        "loss": [StrOptions(set(LOSSES))],
+    }
+
+    @abstractmethod
+    def _perturb(self, x, *, objective, ball, draw):
+        """Adversarial samples for ``x``, as an array."""
+
+    def _radius(self):
+        """Radius of the ball, as the user gave it."""
+        return self.eps
+
+    def _check_oracle(self, oracle):
+        if oracle.access != "gradients":
+            raise GradientUnavailableError(f"{type(self).__name__} needs gradients. {oracle._no_gradient}")
+        check_loss(self.loss, len(oracle.classes_), self.target is not None)
+
+    def _attack(self, x, labels, targets, *, oracle, space, draw):
+        ball = space.ball(x)
+
+        def positions(values):
+            return None if values is None else oracle.xp.asarray(values, device=oracle.device)
+
+        reference = oracle.logits(x) if LOSSES[self.loss].needs_reference and targets is None else None
+        objective = Objective(oracle.vjp, self.loss, positions(labels), targets=positions(targets), reference=reference)
+        if reference is not None:
+            objective.ledger.n_queries += 1
+        x_adv = ball.enforce(self._perturb(x, objective=objective, ball=ball, draw=draw))
+        inside = to_numpy(ball.contains(x_adv))
+        if not inside.all():
+            raise RuntimeError(
+                f"{type(self).__name__} left the ball, the box or the mask for {np.count_nonzero(~inside)} samples. This "
+                "is a bug in skart; please report it with the parameters of the attack."
+            )
+        return x_adv, objective.ledger
+
+
+class _Space:
+    """Where samples may go: the attack's eps, clip_values and mask, resolved for the data at hand."""
+
+    def __init__(self, attack, X, container, estimator):
+        name, shape = type(attack).__name__, tuple(X.shape[1:])
+        self.norm = getattr(attack, "norm", 2)
+        self.eps = check_eps(attack._radius(), shape) if hasattr(attack, "_radius") else np.inf
+        self.mask = self.low = self.high = None
+        self.widen = isinstance(attack.clip_values, str)
+        if attack.clip_values is not None:
+            self.low, self.high = self._range(attack, X, shape, name)
+        if attack.mask is not None:
+            names = container.columns
+            if names is None:
+                names = getattr(attack, "feature_names_in_", getattr(estimator, "feature_names_in_", None))
+            self.mask = check_mask(attack.mask, shape, names, owner=name)
+        self.frozen = not np.any(self.eps)
+        if not self.frozen and np.all(np.isfinite(self.eps)):
+            self._check_resolution(X, name)
+
+    def _range(self, attack, X, shape, name):
+        if not self.widen:
+            low, high = check_clip_values(attack.clip_values, shape)
+            check_range(X, low, high, owner=name)
+            return low, high
+        if not hasattr(attack, "clip_values_"):
+            raise NotFittedError(
+                f"{name}: clip_values='fit' takes the range of the data seen in `fit`, and this attack was not fitted. Call "
+                "`fit(X, y)`, or give the range as (low, high)."
+            )
+        low, high = attack.clip_values_
+        if low.shape != shape:
+            raise ValueError(f"{name}: `fit` saw samples of shape {low.shape}; X has samples of shape {shape}.")
+        return low, high
+
+    def _check_resolution(self, X, name):
+        """An eps that no feature of some sample can resolve would return the sample unchanged."""
+        values = np.abs(to_numpy(X))
+        if np.max(self.eps) >= np.spacing(values.max()):
+            return
+        room = np.broadcast_to(self.eps, values.shape) >= np.spacing(values)
+        if self.mask is not None:
+            room = room & self.mask
+        stuck = ~room.reshape(len(values), -1).any(axis=1)
+        if stuck.any():
+            raise ValueError(
+                f"{name}: eps={np.max(self.eps):.3g} is below the spacing of {values.dtype} numbers at the size of the data "
+                f"({values[stuck].max():.3g}), so {np.count_nonzero(stuck)} samples cannot change. Scale the data, raise "
+                "eps, or use float64."
+            )
+
+    def ball(self, x):
+        """The ball around one batch."""
+        clip_values = None
+        if self.low is not None:
+            low, high = self.low, self.high
+            if self.widen:
+                values = to_numpy(x)
+                low, high = np.minimum(low, values), np.maximum(high, values)
+            clip_values = (low, high)
+        return make_ball(x, norm=self.norm, eps=self.eps, clip_values=clip_values, mask=self.mask)
+
+
+def bind_attack(attack, estimator):
+    """A copy of ``attack`` aimed at the estimator at hand, unless it has an estimator of its own.
+
+    What the attack has learnt stays with the copy; nothing is learnt from the data at hand.
+    """
+    if not isinstance(attack, BaseAttack):
+        raise TypeError(f"attack must be one of skart's attacks, an instance; got {attack!r}.")
+    if attack.estimator is not None:
+        return attack
+    bound = copy.copy(attack)
+    bound.estimator = bound.estimator_ = FrozenEstimator(estimator)
+    # What the surrogate's training data looked like binds nobody here.
+    for name in ("n_features_in_", "feature_names_in_"):
+        vars(bound).pop(name, None)
+    return bound
+
+
+def _attack_elsewhere(attack, estimator, container, space, stream, works, rules):
+    """A worker's share of the batches."""
+    for cls, rule in rules.items():
+        register_rule(cls, rule)
+    with Oracle(estimator, works[0].x, check=False, container=container) as oracle:
+        return [attack._attack_batch(work, oracle, space, stream) for work in works]
+
+
+def _host(X):
+    return to_numpy(X) if hasattr(X, "detach") else X
+
+
+def _unchanged(x, x_adv):
+    return ~any_feature(x != x_adv)
+
+
+def _distance(x, x_adv, norm):
+    return norm_of(to_numpy(x_adv).astype(np.float64) - to_numpy(x).astype(np.float64), norm)

@@ -1,0 +1,5 @@
+"""Defences: transformers that stand in a Pipeline in front of a model."""
+
+from skart.defences._squeezing import FeatureSqueezing
+
+__all__ = ["FeatureSqueezing"]

@@ -1,0 +1,328 @@
+"""The registry of gradient rules, and the form that a bound rule has.
+
+A rule takes a fitted estimator and a backend, converts the parameters once, and returns ``forward``; ``forward(X)``
+returns the output and a pullback that maps a cotangent of the output's shape to one of the shape of ``X``. Rules are
+keyed by public import path, so no optional package is imported before somebody brings an object of it.
+"""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import array_api_compat
+import numpy as np
+
+from skart.exceptions import GradientUnavailableError
+
+__all__ = ["Backend", "Bound", "bind", "chain", "no_gradient", "register_rule", "rule", "user_rules"]
+
+# What a subclass may override so that the rule of its parent no longer tells what the model computes.
+_PREDICTION_METHODS = frozenset(
+    "predict predict_proba predict_log_proba decision_function transform infer forward_iter evaluation_step".split()
+)
+
+_WHAT_APPLIES = (
+    "What applies instead: attack a differentiable surrogate and let its samples transfer (`estimator=None` fits "
+    "one), or register a rule of your own with `skart.register_rule`."
+)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A rule bound to a fitted estimator and a backend.
+
+    Attributes
+    ----------
+    forward : callable
+        ``forward(X) -> (output, pullback)``. A classifier's output are its logits, (n_samples, n_classes).
+    margins : callable or None
+        A second ``forward`` for a classifier whose public scores are a staircase: smooth scores of the same shape
+        whose largest is the predicted class. ``None`` where the logits serve.
+    continuous : bool
+        Whether the output is a continuous function of ``X`` (rounding is not).
+    own_input : callable or None
+        Turns an array of the backend into what the estimator's own methods take.
+    index_labels : bool
+        The estimator's ``predict`` returns positions among its outputs, whatever its ``classes_`` say.
+    public : callable or None
+        Turns logits into those of the estimator's ``predict_proba``, where a decision threshold has shifted them.
+    contexts : tuple of callables
+        Each makes a context manager that puts the model into the state in which it is to be asked, and back.
+    """
+
+    forward: Callable
+    margins: Callable | None = None
+    continuous: bool = True
+    own_input: Callable | None = None
+    index_labels: bool = False
+    public: Callable | None = None
+    contexts: tuple = ()
+
+
+class NeedsTorch(Exception):  # noqa: N818 - a signal between a rule and `bind`, never seen outside
+    """A rule asks to be bound to torch on ``device``."""
+
+    def __init__(self, device):
+        super().__init__(device)
+        self.device = device
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Namespace, dtype and device in which the rules of one oracle compute.
+
+    Attributes
+    ----------
+    xp : module
+        Array API namespace (NumPy or torch, through array-api-compat).
+    dtype : dtype of ``xp``
+    device : device of ``xp``
+    """
+
+    xp: Any
+    dtype: Any
+    device: Any
+
+    @property
+    def is_torch(self):
+        """Whether arrays are torch tensors."""
+        return array_api_compat.is_torch_namespace(self.xp)
+
+    def asarray(self, values, dtype=None):
+        """``values`` (anything that NumPy reads, or a torch tensor) as an array of this backend.
+
+        Floating-point and integer values take the backend's dtype unless ``dtype`` names another one.
+        """
+        if array_api_compat.is_torch_array(values):
+            values = values.detach()
+            if not self.is_torch:
+                values = values.cpu().numpy()
+        elif not isinstance(values, np.ndarray):
+            values = np.asarray(values)
+        if isinstance(values, np.ndarray) and self.is_torch:
+            # torch shares memory with NumPy where it can; it complains about arrays that it may not write to.
+            values = np.require(values, requirements=["W", "C"])
+        return self.xp.asarray(values, dtype=self.dtype if dtype is None else dtype, device=self.device)
+
+    def require_torch(self, device):
+        """Make sure that the rule computes with torch on ``device``; ends the binding and starts it over if not."""
+        if not self.is_torch:
+            raise NeedsTorch(device)
+        if self.device != device:
+            raise ValueError(
+                f"the nets of one model are on different devices, {self.device} and {device}; move them to one."
+            )
+
+    def bind(self, estimator, where=None):
+        """Bind the rule of a part of the model; ``where`` names the part in errors ("step 'clf'")."""
+        try:
+            return _bind(estimator, self)
+        except GradientUnavailableError as error:
+            if where is None:
+                raise
+            raise GradientUnavailableError(f"{where}: {error}") from None
+
+
+def numpy_backend(dtype):
+    """Backend of NumPy arrays of ``dtype``."""
+    return Backend(array_api_compat.array_namespace(np.empty(0)), np.dtype(dtype), "cpu")
+
+
+def torch_backend(dtype, device):
+    """Backend of torch tensors; ``dtype`` is NumPy's name for it."""
+    import torch
+
+    xp = array_api_compat.array_namespace(torch.empty(0))
+    return Backend(xp, getattr(torch, np.dtype(dtype).name), device)
+
+
+def bind(estimator, dtype):
+    """Bind ``estimator``'s rule; returns ``(bound, backend)``.
+
+    NumPy computes, unless some part of the model is a net: then the whole of it runs in torch, on the net's device.
+
+    Raises
+    ------
+    GradientUnavailableError
+        No rule fits the estimator or one of its parts.
+    """
+    backend = numpy_backend(dtype)
+    try:
+        return _bind(estimator, backend), backend
+    except NeedsTorch as need:
+        backend = torch_backend(dtype, need.device)
+        return _bind(estimator, backend), backend
+
+
+def _bind(estimator, backend):
+    bound = _find(estimator)(estimator, backend)
+    return bound if isinstance(bound, Bound) else Bound(bound)
+
+
+def chain(bounds, own_input=None):
+    """The composition of bound rules, first to last. What classifies is the last one."""
+    *body, head = bounds
+
+    def compose(last):
+        if last is None:
+            return None
+        forwards = [bound.forward for bound in body] + [last]
+
+        def forward(X):
+            pullbacks = []
+            for step in forwards:
+                X, pullback = step(X)
+                pullbacks.append(pullback)
+
+            def pullback(cotangent):
+                for pull in reversed(pullbacks):
+                    cotangent = pull(cotangent)
+                return cotangent
+
+            return X, pullback
+
+        return forward
+
+    if not body:
+        return head
+    return replace(
+        head,
+        forward=compose(head.forward),
+        margins=compose(head.margins),
+        continuous=all(bound.continuous for bound in bounds),
+        own_input=own_input,
+        contexts=tuple(context for bound in bounds for context in bound.contexts),
+    )
+
+
+class _Entry(NamedTuple):
+    rule: Callable | None
+    why: str | None = None  # for a family without gradient
+
+
+_rules: dict[str, _Entry] = {}  # by public import path
+_user_rules: dict[type, Callable] = {}  # by class: what cannot be imported by path (a notebook's class) has its place
+
+
+def rule(*paths):
+    """Register the decorated function as the rule of the classes at these public import paths.
+
+    Names that the installed release of a package does not have register nothing.
+    """
+
+    def decorate(function):
+        for path in paths:
+            _rules[path] = _Entry(function)
+        return function
+
+    return decorate
+
+
+def no_gradient(*paths, why):
+    """Say of the classes at these paths why they have no gradient."""
+    for path in paths:
+        _rules[path] = _Entry(None, why)
+
+
+def register_rule(estimator_class, rule=None):
+    """Make a model family differentiable for skart.
+
+    Parameters
+    ----------
+    estimator_class : type or str
+        Class of the estimator or transformer, or its import path (``"package.module.Class"``). A path does not
+        import its package.
+    rule : callable, default=None
+        ``rule(estimator, backend)`` takes the fitted estimator and a backend (``backend.xp``, ``backend.asarray``,
+        ``backend.bind`` for parts that are estimators) and returns ``forward``. ``forward(X)`` returns
+        ``(output, pullback)``: what the estimator computes of ``X``, and the function that maps a cotangent of the
+        output's shape to one of the shape of ``X``. The output of a classifier are logits of shape
+        (n_samples, n_classes); those of a binary margin d are (0, d). Without a rule, returns a decorator.
+
+    Returns
+    -------
+    rule : callable
+        The rule itself, or the decorator.
+
+    Notes
+    -----
+    Register in a module that is imported wherever the model is used: a worker process of another library (a
+    ``GridSearchCV`` with ``n_jobs``) knows only what its imports registered. skart's own workers are told.
+
+    See Also
+    --------
+    skart.utils.check_rule : Compare a rule with central differences and with the estimator's own output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.base import BaseEstimator, TransformerMixin
+    >>> from skart import register_rule
+    >>> from skart.utils import check_rule
+    >>> class Cube(TransformerMixin, BaseEstimator):
+    ...     def fit(self, X, y=None):
+    ...         self.n_features_in_ = X.shape[1]
+    ...         return self
+    ...     def transform(self, X):
+    ...         return X**3
+    >>> @register_rule(Cube)
+    ... def cubed(cube, backend):
+    ...     return lambda X: (X**3, lambda cotangent: 3 * X**2 * cotangent)
+    >>> X = np.random.default_rng(0).normal(size=(5, 3))
+    >>> check_rule(Cube().fit(X), X)
+    """
+    if rule is None:
+        return lambda function: register_rule(estimator_class, function)
+    if not callable(rule):
+        raise TypeError(f"rule must be a function of (estimator, backend); got {rule!r}.")
+    if isinstance(estimator_class, str):
+        if "." not in estimator_class:
+            raise ValueError(f"give the import path 'package.module.Class'; got {estimator_class!r}.")
+        _rules[estimator_class] = _Entry(rule)
+    elif isinstance(estimator_class, type):
+        _user_rules[estimator_class] = rule
+    else:
+        raise TypeError(f"estimator_class must be a class or its import path; got {estimator_class!r}.")
+    return rule
+
+
+def user_rules():
+    """Rules registered by class, for a worker process to register again."""
+    return dict(_user_rules)
+
+
+def _lookup(cls):
+    if cls in _user_rules:
+        return _Entry(_user_rules[cls])
+    for path, entry in _rules.items():
+        module, _, name = path.rpartition(".")
+        if name == cls.__name__ and path.partition(".")[0] in sys.modules:
+            with contextlib.suppress(ImportError):
+                if getattr(importlib.import_module(module), name, None) is cls:
+                    return entry
+    return None
+
+
+def _find(estimator):
+    """The rule of the nearest class in the MRO that has one."""
+    cls = type(estimator)
+    overridden = _PREDICTION_METHODS.intersection(vars(estimator)) if hasattr(estimator, "__dict__") else set()
+    for ancestor in cls.__mro__:
+        entry = _lookup(ancestor)
+        if entry is None:
+            overridden = overridden | _PREDICTION_METHODS.intersection(vars(ancestor))
+            continue
+        if overridden:
+            names = ", ".join(f"`{name}`" for name in sorted(overridden))
+            raise GradientUnavailableError(
+                f"{cls.__name__} overrides {names} of {ancestor.__name__}, whose gradient rule may no longer hold. "
+                f"Register a rule with `skart.register_rule({cls.__name__}, rule)` (and test it with "
+                "`skart.utils.check_rule`)."
+            )
+        if entry.rule is None:
+            raise GradientUnavailableError(f"{cls.__name__} has no gradient: {entry.why}. {_WHAT_APPLIES}")
+        return entry.rule
+    raise GradientUnavailableError(f"no gradient rule is known for {cls.__name__}. {_WHAT_APPLIES}")

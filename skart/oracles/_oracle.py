@@ -1,0 +1,354 @@
+"""The oracle: what an attacker may ask of a fitted classifier.
+
+The literature names attackers by what they may ask: labels, scores, or gradients. Everything in skart that looks at a
+model looks at it through an :class:`Oracle`, which answers all three where the model's family allows it.
+"""
+
+import contextlib
+import warnings
+
+import numpy as np
+from array_api_compat import is_torch_array
+from sklearn.utils.validation import check_is_fitted
+
+from skart._core._arrays import to_numpy
+from skart._core._objectives import log_softmax
+from skart.exceptions import GradientUnavailableError
+from skart.gradients._registry import bind, numpy_backend
+from skart.utils._containers import Container, frame
+from skart.utils._sklearn_compat import ovr_from_ovo
+
+__all__ = ["Oracle", "as_oracle"]
+
+# Rows on which the rule is compared with the model, and the model with itself.
+N_CHECKED = 8
+
+
+def as_oracle(estimator, X, *, check=True):
+    """View a fitted classifier as an oracle for samples like ``X``.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted classifier: any scikit-learn-compatible one answers labels, and scores if it has
+        ``predict_proba`` or ``decision_function``; those for which a rule is registered answer gradients.
+    X : array of shape (n_samples, ...), torch tensor or data frame
+        Samples in the form in which they will be asked: floating-point dtype and columns are taken from them, and
+        the gradient rule is compared with the estimator's own output on the first eight.
+    check : bool, default=True
+        Whether to make that comparison.
+
+    Returns
+    -------
+    Oracle
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        The estimator is not fitted.
+    TypeError
+        The estimator is not a classifier.
+    ValueError
+        The rule disagrees with the estimator's own output.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skart.oracles import as_oracle
+    >>> X, y = load_iris(return_X_y=True)
+    >>> oracle = as_oracle(LogisticRegression(max_iter=200).fit(X, y), X)
+    >>> logits, pullback = oracle.vjp(X[:2])
+    >>> pullback(logits).shape
+    (2, 4)
+    """
+    return Oracle(estimator, X, check=check)
+
+
+class Oracle:
+    """An attacker's view of a fitted classifier, at the moment it is made; see :func:`as_oracle`.
+
+    An oracle is also a context manager. Inside ``with oracle:`` nets stay in eval mode and are put back at the end;
+    outside, each call does so by itself.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, in the order of the columns of scores.
+    access : {"gradients", "scores", "labels"}
+        The most that may be asked.
+    xp, dtype, device
+        Array namespace, dtype and device of arrays that go in and come out.
+    n_forward, n_pulled : int
+        Samples sent forward through the model, and samples to which a cotangent was pulled back.
+    varies : bool
+        Whether the model gave two answers to the same question when it was made.
+    """
+
+    def __init__(self, estimator, X, *, check=True, container=None):
+        if not hasattr(estimator, "predict"):
+            raise TypeError(
+                f"{estimator!r} is not a classifier: it has no `predict`. Give a fitted scikit-learn-compatible "
+                "classifier (an instance, not a class)."
+            )
+        check_is_fitted(estimator)
+        self.estimator = estimator
+        self.n_forward = self.n_pulled = 0
+        self.varies = False
+        self._stack = None
+        self._cast = None  # dtype that the estimator's own methods want, where it is not that of the data
+        self._container = Container(X) if container is None else container
+        self._bound = self._no_gradient = None
+        dtype = _float_dtype(X)
+        try:
+            self._bound, self._backend = bind(estimator, dtype)
+        except GradientUnavailableError as error:
+            self._no_gradient, self._backend = error, numpy_backend(dtype)
+        self.xp, self.dtype, self.device = self._backend.xp, self._backend.dtype, self._backend.device
+        if check:
+            self._check(self.asarray(X[:N_CHECKED]))
+        self.classes_ = self._find_classes(X)
+
+    @property
+    def access(self):
+        """The most that may be asked: "gradients", "scores" or "labels"."""
+        if self._bound is not None:
+            return "gradients"
+        has_scores = hasattr(self.estimator, "predict_proba") or hasattr(self.estimator, "decision_function")
+        return "scores" if has_scores else "labels"
+
+    @property
+    def runs_in_process(self):
+        """Whether the model must stay in this process (a net), so that batches are not sent to others."""
+        return self._backend.is_torch
+
+    def __enter__(self):
+        if self._stack is not None:
+            raise RuntimeError("this oracle is in use already; make another one.")
+        with contextlib.ExitStack() as stack:
+            for context in self._bound.contexts if self._bound is not None else ():
+                stack.enter_context(context())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        stack, self._stack = self._stack, None
+        return stack.__exit__(*error)
+
+    def _session(self):
+        return self if self._stack is None else contextlib.nullcontext()
+
+    def asarray(self, X):
+        """``X`` in the oracle's namespace, dtype and on its device; data frames lose their columns."""
+        if hasattr(X, "to_numpy") and not is_torch_array(X):
+            X = X.to_numpy()
+        return self._backend.asarray(X)
+
+    def labels(self, X):
+        """The estimator's own predictions: (n_samples,), entries of ``classes_``."""
+        with self._session():
+            return np.asarray(to_numpy(self._own("predict", X)))
+
+    def positions(self, X):
+        """The estimator's own predictions as positions in ``classes_``: (n_samples,)."""
+        labels = self.labels(X)
+        position, known = find_labels(labels, self.classes_)
+        if not known.all():
+            raise ValueError(f"`predict` returned {labels[~known][0]!r}, which is not in classes_ {self.classes_}.")
+        return position
+
+    def proba(self, X):
+        """The estimator's own probabilities, (n_samples, n_classes); softmax of the logits where it has none."""
+        with self._session():
+            if hasattr(self.estimator, "predict_proba"):
+                return self._backend.asarray(to_numpy(self._own("predict_proba", X)))
+            return self.xp.exp(log_softmax(self.logits(X)))
+
+    def logits(self, X):
+        """Smooth scores, (n_samples, n_classes).
+
+        Log-probabilities up to a constant for each row where ``predict_proba`` is smooth and ``predict`` follows it,
+        decision values otherwise.
+        """
+        if self._bound is not None:
+            return self.vjp(X)[0]
+        with self._session():
+            if hasattr(self.estimator, "predict_proba"):
+                proba = self.proba(X)
+                return self.xp.log(self.xp.clip(proba, float(self.xp.finfo(proba.dtype).smallest_normal), None))
+            if hasattr(self.estimator, "decision_function"):
+                return self._backend.asarray(_two_columns(to_numpy(self._own("decision_function", X))))
+        raise TypeError(f"{type(self.estimator).__name__} answers labels only: it has no scores.")
+
+    def vjp(self, X, scores="logits"):
+        """Scores at ``X`` and the function that pulls cotangents back to ``X``: one forward pass.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, ...)
+            In the oracle's namespace and dtype.
+        scores : {"logits", "margins"}, default="logits"
+            ``"margins"`` are smooth scores whose largest is the prediction, where the public ones are a staircase
+            (a multi-class SVC's votes); the same as the logits elsewhere.
+
+        Returns
+        -------
+        scores : array of shape (n_samples, n_classes)
+        pullback : callable
+            Maps a cotangent of the scores' shape to one of the shape of ``X``; it may be called more than once.
+
+        Raises
+        ------
+        GradientUnavailableError
+            The model, or a part of it, has no gradient.
+        """
+        if self._bound is None:
+            raise GradientUnavailableError(str(self._no_gradient))
+        forward = self._bound.margins if scores == "margins" and self._bound.margins else self._bound.forward
+        with self._session():
+            output, pull = forward(X)
+        n_samples = X.shape[0]
+        self.n_forward += n_samples
+
+        def pullback(cotangent):
+            self.n_pulled += n_samples
+            return pull(cotangent)
+
+        return output, pullback
+
+    def _own(self, method, X):
+        """Call the estimator's own method on an array of this oracle."""
+        self.n_forward += X.shape[0]
+        function = getattr(self.estimator, method)
+        if self._bound is not None and self._bound.own_input is not None:
+            return function(self._bound.own_input(X))
+        X = to_numpy(X)
+        if self._cast is not None:
+            X = X.astype(self._cast)
+        names = getattr(self.estimator, "feature_names_in_", None)
+        if X.ndim == 2 and self._container.is_frame and (names is not None or not hasattr(self.estimator, "n_features_in_")):
+            X = frame(X, self._container.columns, self._container.kind)
+        elif X.ndim == 2 and names is not None and len(names) == X.shape[1]:
+            # Fitted on a frame, asked with an array: the caller knows, and need not be told at every pass.
+            X = frame(X, list(names))
+        return function(X)
+
+    def _own_scores(self, X):
+        for method in ("predict_proba", "decision_function", "predict"):
+            if hasattr(self.estimator, method):
+                return method, np.asarray(to_numpy(self._own(method, X)))
+        return None
+
+    def _check(self, X):
+        """Ask the first rows twice, and compare the rule with the answer."""
+        with self._session():
+            try:
+                method, first = self._own_scores(X)
+            except (RuntimeError, TypeError, ValueError):
+                # A step of the Pipeline is a net that takes float32 only: hand it what it takes.
+                if not self._backend.is_torch or self._bound.own_input is not None or self._cast is not None:
+                    raise
+                self._cast = np.float32
+                method, first = self._own_scores(X)
+            second = self._own_scores(X)[1]
+            self.varies = not _same(first, second)
+            if self._bound is None or self.varies:
+                return
+            logits = to_numpy(self.logits(X))
+            if logits.ndim != 2 or logits.shape[1] < 2:
+                raise ValueError(
+                    f"the gradient rule of {type(self.estimator).__name__} gives scores of shape {logits.shape}; "
+                    "it must give (n_samples, n_classes)."
+                )
+            self._n_outputs = logits.shape[1]
+            if self._bound.public is not None:
+                logits = self._bound.public(logits)
+            answers = [(method, first)]
+            if method == "predict_proba" and hasattr(self.estimator, "decision_function"):
+                answers.append(("decision_function", np.asarray(to_numpy(self._own("decision_function", X)))))
+            errors = [_disagreement(logits, *answer) for answer in answers]
+            worst = np.min([error.max() if self._bound.continuous else np.median(error) for error in errors])
+            single = self._cast is not None or logits.dtype == np.float32 or self._backend.is_torch
+            if not worst <= (5e-3 if single else 1e-6):
+                raise ValueError(
+                    f"the gradient rule of {type(self.estimator).__name__} does not compute what the model's own "
+                    f"{method} says (relative difference {worst:.2g} on the first {X.shape[0]} samples). Attacks "
+                    "through it would tell nothing of the model. If the model's class has a rule of your own, test it "
+                    "with `skart.utils.check_rule`; else please report it."
+                )
+
+    def _find_classes(self, X):
+        if self._bound is not None and self._bound.index_labels:
+            if not hasattr(self, "_n_outputs"):
+                self._n_outputs = self.logits(self.asarray(X[:1])).shape[1]
+            return np.arange(self._n_outputs)
+        classes = getattr(self.estimator, "classes_", None)
+        if classes is None:
+            raise TypeError(f"{type(self.estimator).__name__} has no `classes_`: it is not a fitted classifier.")
+        if isinstance(classes, list) or np.ndim(classes) != 1:
+            raise TypeError(f"{type(self.estimator).__name__} has several outputs; skart attacks one label a sample.")
+        classes = np.asarray(classes)
+        if len(classes) < 2:
+            raise ValueError(f"{type(self.estimator).__name__} knows one class only, {classes[0]!r}; nothing to leave.")
+        return classes
+
+
+def find_labels(labels, classes):
+    """Positions of ``labels`` in ``classes``, and which labels were found."""
+    labels = np.asarray(labels)
+    order = np.argsort(classes)
+    try:
+        found = np.searchsorted(classes, labels, sorter=order)
+    except TypeError:  # strings sought among numbers
+        return np.zeros(labels.shape, dtype=np.int64), np.zeros(labels.shape, dtype=bool)
+    position = order[np.minimum(found, len(classes) - 1)]
+    return position, np.asarray(classes[position] == labels, dtype=bool)
+
+
+def _float_dtype(X):
+    """float32 for samples in float32, float64 for all else."""
+    if hasattr(X, "dtypes"):
+        kinds = {str(dtype).lower() for dtype in X.dtypes}
+        return np.dtype(np.float32 if kinds == {"float32"} else np.float64)
+    return np.dtype(np.float32 if str(X.dtype).endswith("float32") else np.float64)
+
+
+def _two_columns(decision):
+    """A binary margin d as the scores (0, d)."""
+    if decision.ndim == 2 and decision.shape[1] > 1:
+        return decision
+    decision = decision.reshape(-1)
+    return np.stack([np.zeros_like(decision), decision], axis=1)
+
+
+def _same(first, second):
+    if first.dtype.kind not in "fc":
+        return np.array_equal(first, second)
+    scale = np.abs(first).max() if np.isfinite(first).all() else 1.0
+    return np.allclose(first, second, rtol=1e-4, atol=1e-4 * max(scale, 1e-12), equal_nan=True)
+
+
+def _disagreement(logits, method, answer):
+    """Relative difference of the rule's logits and the estimator's answer, row by row; smallest over readings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        if method == "predict":
+            return np.zeros(len(logits))
+        if method == "predict_proba":
+            readings = [(np.exp(log_softmax(logits)), answer)]
+        else:
+            decision = _two_columns(answer)
+            readings = [(logits, decision)]
+            if decision.shape[1] == 2:
+                readings = [(logits - logits[:, :1], decision)]
+            elif decision.shape[1] == logits.shape[1] * (logits.shape[1] - 1) // 2:
+                readings.append((logits, ovr_from_ovo(decision, logits.shape[1])))
+        errors = []
+        for ours, theirs in readings:
+            if ours.shape != theirs.shape:
+                errors.append(np.full(len(logits), np.inf))
+                continue
+            scale = 1.0 if method == "predict_proba" else 1.0 + np.abs(theirs).max(axis=1)
+            error = np.abs(ours - theirs).max(axis=1) / scale
+            errors.append(np.where(np.isnan(error), np.inf, error))
+    return min(errors, key=np.median)

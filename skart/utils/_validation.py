@@ -1,0 +1,147 @@
+"""Checks of what the caller hands over; each error says what came, what fits and what to try."""
+
+import numpy as np
+from array_api_compat import is_torch_array
+from sklearn.utils.validation import check_array
+
+from skart._core._arrays import to_numpy
+
+__all__ = ["check_clip_values", "check_eps", "check_labels", "check_mask", "check_range", "check_samples"]
+
+
+def check_samples(X, *, owner, n_features=None):
+    """Finite floating-point samples of at least two dimensions, as a NumPy array or a torch tensor.
+
+    Parameters
+    ----------
+    X : array-like, tensor or data frame of shape (n_samples, ...)
+    owner : str
+        Who asks, for error messages.
+    n_features : int, default=None
+        Number of features that flat rows must have.
+    """
+    if is_torch_array(X):
+        if X.ndim < 2:
+            raise ValueError(
+                f"{owner} expects samples of shape (n_samples, n_features) or (n_samples, ...); got a tensor of shape "
+                f"{tuple(X.shape)}. Reshape your data with X.reshape(-1, 1) for one feature, X.reshape(1, -1) for one "
+                "sample."
+            )
+        if X.shape[0] == 0:
+            raise ValueError(f"{owner} got 0 samples; at least one is needed.")
+        X = X.detach()
+        if not X.is_floating_point():
+            X = X.double()
+        elif str(X.dtype) not in ("torch.float32", "torch.float64"):
+            X = X.float()
+        if not bool(X.isfinite().all()):
+            raise ValueError(f"{owner}: input X contains NaN or infinity. Impute or drop such samples first.")
+    else:
+        X = check_array(
+            X, accept_sparse=False, dtype=(np.float64, np.float32), allow_nd=True, estimator=owner, input_name="X"
+        )
+    if n_features is not None and X.ndim == 2 and X.shape[1] != n_features:
+        raise ValueError(f"X has {X.shape[1]} features, but {owner} is expecting {n_features} features as input.")
+    return X
+
+
+def check_labels(y, classes, n_samples, *, find, owner):
+    """Positions in ``classes`` of the labels ``y``; ``find`` is the oracle module's ``find_labels``."""
+    labels = np.asarray(to_numpy(y))
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise ValueError(
+            f"{owner} expects labels y of shape (n_samples,), entries of classes_, not one-hot; got shape {labels.shape}."
+        )
+    if len(labels) != n_samples:
+        raise ValueError(f"X has {n_samples} samples and y has {len(labels)}; they must be as many.")
+    position, known = find(labels, classes)
+    if not known.all():
+        raise ValueError(f"y holds {labels[~known][0]!r}, a class unknown to the model; its classes are {classes}.")
+    return position
+
+
+def check_eps(eps, shape):
+    """Radius as a float, or as an array of one radius for each feature."""
+    if np.ndim(eps) == 0:
+        return float(eps)
+    eps = np.asarray(eps, dtype=np.float64)
+    if eps.shape != shape:
+        raise ValueError(
+            f"eps has shape {eps.shape} where a sample has shape {shape}; give one number, or one for each feature."
+        )
+    if not np.all(np.isfinite(eps)) or np.any(eps < 0):
+        raise ValueError("eps must be finite and not negative for every feature.")
+    return eps
+
+
+def check_clip_values(clip_values, shape):
+    """``(low, high)`` as two arrays that broadcast to a sample."""
+    try:
+        low, high = clip_values
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"clip_values must be None, 'fit' or a pair (low, high) of numbers or of one number for each feature; got "
+            f"{clip_values!r}."
+        ) from None
+    low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    for bound in (low, high):
+        if bound.ndim > 0 and bound.shape != shape:
+            raise ValueError(
+                f"clip_values holds an array of shape {bound.shape} where a sample has shape {shape}; give numbers, or "
+                "one number for each feature."
+            )
+    if not np.all(low <= high):  # a NaN fails this, too
+        raise ValueError(f"clip_values must be (low, high) with low <= high; got {clip_values!r}.")
+    return low, high
+
+
+def check_range(X, low, high, *, owner, hint=""):
+    """Raise where samples lie outside the range; bounds are compared in the dtype of the samples."""
+    values = to_numpy(X)
+    low, high = (np.asarray(bound).astype(values.dtype) for bound in (low, high))
+    if np.all(values >= low) and np.all(values <= high):
+        return
+    raise ValueError(
+        f"{owner}: X spans [{values.min():.6g}, {values.max():.6g}], outside clip_values=({low.min():.6g}, {high.max():.6g})"
+        f"{' of its feature' if low.ndim else ''}. Scale the data to the range, give the data's own range, or use "
+        f"clip_values='fit' to take the range seen in fit.{hint}"
+    )
+
+
+def check_mask(mask, shape, names, *, owner):
+    """Features that may change, as a boolean array of the shape of a sample.
+
+    ``mask`` is a boolean array, a list of positions among the flattened features, or a list of column names.
+    """
+    given = np.asarray(mask)
+    if given.dtype == bool:
+        if given.shape != shape:
+            raise ValueError(f"{owner}: mask has shape {given.shape} where a sample has shape {shape}.")
+        free = given
+    elif given.dtype.kind in "iu" and given.ndim == 1:
+        n_features = int(np.prod(shape))
+        if given.size and (given.min() < -n_features or given.max() >= n_features):
+            raise ValueError(f"{owner}: mask names feature {given.max()} of {n_features}; positions start at 0.")
+        free = np.zeros(n_features, dtype=bool)
+        free[given] = True
+        free = free.reshape(shape)
+    elif given.dtype.kind in "UOT" and given.ndim == 1:
+        if names is None:
+            raise ValueError(
+                f"{owner}: mask gives column names, but neither X nor the fitted model has any. Pass a data frame, or "
+                "give positions or a boolean array."
+            )
+        unknown = [name for name in given if name not in list(names)]
+        if unknown:
+            raise ValueError(f"{owner}: mask names {unknown[0]!r}, which is no column of X; columns are {list(names)}.")
+        free = np.isin(np.asarray(names, dtype=object), given)
+    else:
+        raise ValueError(
+            f"{owner}: mask must be a boolean array of shape {shape}, a list of feature positions, or a list of column "
+            f"names; got {mask!r}."
+        )
+    if not free.any():
+        raise ValueError(f"{owner}: mask lets no feature change.")
+    return free
