@@ -6,7 +6,7 @@ imported when they are first used, so that ``import skart`` stays light.
 
 import importlib
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _PACKAGES = ("attacks", "defences", "estimators", "exceptions", "gradients", "inspection", "metrics", "oracles", "utils")
 _NAMES = {

@@ -5,15 +5,15 @@ of width zero. With one radius for each feature the norm is that of the perturba
 methods are exact on the intersection of ball and box, not on the ball alone: clipping after a projection would stay
 inside, but it gives away radius that another feature could use.
 
-Both one-dimensional problems below are "water filling": every feature takes a share that grows with one multiplier
-until its room to the box is full, and the multiplier is chosen so that the shares use up the radius.
+The one-dimensional problems below are "water filling": every feature takes a share that grows with one level until
+its room to the box is full, and the level is chosen so that the shares use up the radius.
 """
 
 import copy
 
 import numpy as np
 
-from skart._core._arrays import array_namespace, device, flatten, per_sample, to_numpy
+from skart._core._arrays import array_namespace, device, flatten, per_sample, scatter, sign, to_numpy
 
 __all__ = ["NORMS", "Ball", "make_ball", "norm_of"]
 
@@ -43,7 +43,7 @@ def make_ball(centre, *, norm, eps, clip_values=None, mask=None):
     eps : float or array of shape (...)
         Radius; an array gives one radius for each feature.
     clip_values : (low, high) or None
-        Box, as numbers or as arrays of shape (...).
+        Box that holds ``centre``, as numbers or as arrays that broadcast to it; rounded to its dtype.
     mask : boolean array of shape (...) or None
         Features that may change.
 
@@ -53,26 +53,29 @@ def make_ball(centre, *, norm, eps, clip_values=None, mask=None):
     """
     xp = array_namespace(centre)
     where = {"dtype": centre.dtype, "device": device(centre)}
-    free = None if mask is None else np.asarray(mask, dtype=bool)
+    free = None if mask is None else xp.asarray(np.asarray(mask, dtype=bool), device=device(centre))
     scale = None
     radius = eps
     if np.ndim(eps) > 0:
-        eps = np.asarray(eps, dtype=np.float64)
-        # A radius of zero fixes its feature, which is what a mask does; so scales are positive everywhere.
-        free = eps > 0 if free is None else free & (eps > 0)
-        scale = xp.asarray(np.where(eps > 0, eps, 1.0), **where)[None, ...]
         radius = 1.0
+        eps = xp.asarray(np.asarray(eps, dtype=np.float64), device=device(centre))
+        scale = xp.astype(eps, centre.dtype)
+        # Rounded down: a norm in units of the scale is never less than in units of eps.
+        scale = xp.where(xp.astype(scale, xp.float64) > eps, xp.nextafter(scale, xp.zeros_like(scale)), scale)
+        # A radius of zero fixes its feature, which is what a mask does; so scales are positive everywhere.
+        free = scale > 0 if free is None else free & (scale > 0)
+        scale = xp.where(scale > 0, scale, 1.0)[None, ...]
     lower = upper = None
     if clip_values is not None:
         lower, upper = (xp.asarray(bound, **where) for bound in clip_values)
     if norm == np.inf:
-        below, above = _interval(centre, eps if scale is None else np.where(eps > 0, eps, 0.0))
+        below, above = _interval(centre, eps)
         lower = below if lower is None else xp.maximum(below, lower)
         upper = above if upper is None else xp.minimum(above, upper)
     elif lower is not None:
         lower, upper = xp.broadcast_to(lower, centre.shape), xp.broadcast_to(upper, centre.shape)
     if free is not None:
-        free = xp.asarray(free, device=device(centre))[None, ...]
+        free = free[None, ...]
         lower = xp.where(free, -xp.inf if lower is None else lower, centre)
         upper = xp.where(free, xp.inf if upper is None else upper, centre)
     return Ball(centre, norm, float(radius), lower, upper, scale)
@@ -87,11 +90,20 @@ def _interval(centre, eps):
     eps = xp.asarray(eps, dtype=xp.float64, device=device(centre))
     wide = xp.astype(centre, xp.float64)
     ends = []
-    for sign in (-1.0, 1.0):
-        end = xp.astype(wide + sign * eps, centre.dtype)
-        outside = xp.abs(xp.astype(end, xp.float64) - wide) > eps
-        # Stepping every end and choosing afterwards costs a pass that most radii and data do not need.
-        ends.append(xp.where(outside, xp.nextafter(end, centre), end) if bool(xp.any(outside)) else end)
+    for away in (-1.0, 1.0):
+        end = xp.astype(wide + away * eps, centre.dtype)
+        reach = xp.astype(end, xp.float64, copy=True)
+        reach -= wide
+        outside = reach > eps if away > 0 else reach < -eps
+        inner = xp.nextafter(end, centre)
+        step = inner - end
+        if bool(xp.isfinite(xp.sum(step))):
+            # Ends lie outside at random, and there `where` takes five times as long as this sum, which is exact.
+            step *= xp.astype(outside, centre.dtype)
+            end = end + step
+        else:  # an infinite radius, or an end past the largest number
+            end = xp.where(outside, inner, end)
+        ends.append(end)
     return ends
 
 
@@ -127,46 +139,67 @@ class Ball:
         return part
 
     def project(self, x):
-        """Nearest point, in the Euclidean norm of ``(x - centre) / scale``."""
-        xp = array_namespace(x)
+        """Nearest point, in the Euclidean norm of ``(x - centre) / scale``; points of the set stay as they are."""
+        inside = self._within(x)
         if self.norm == np.inf:
-            return xp.clip(x, self.lower, self.upper)
+            return inside
+        xp = array_namespace(x)
+        size = xp.abs(flatten(self._unit(inside - self.centre)))
+        outside = norm_of(size, self.norm) > self.radius
+        if not bool(xp.any(outside)):
+            return inside
         delta = self._unit(x - self.centre)
-        size = flatten(xp.abs(delta))
-        room = self._room(delta)
-        radius = xp.full((x.shape[0],), self.radius, dtype=x.dtype, device=device(x))
-        if self.norm == 2:
-            share = _fill_proportionally(size, room, radius, limit=1.0)
-        else:
-            share = _fill_above_threshold(size, room, radius)
-        return self._within(self.centre + self._back(xp.sign(delta) * xp.reshape(share, x.shape)))
+        # A feature comes no nearer to the box than `inside` is, so that is all the room that it needs.
+        room = None if self.lower is None else size
+        fill = _fill_proportionally if self.norm == 2 else _fill_above_threshold
+        share = fill(xp.abs(flatten(delta)), room, _budget(x, self.radius))
+        nearest = self._within(self.centre + self._back(sign(delta) * xp.reshape(share, x.shape)))
+        return xp.where(per_sample(outside, like=x), nearest, inside)
 
     def steepest(self, grad, x, step):
-        """Step of length ``step`` from ``x`` that raises a function with gradient ``grad`` the most.
+        """Step from ``x`` that raises a function with gradient ``grad`` the most; to be followed by ``project``.
 
-        ``step`` is a number or one number for each feature. In the 1-norm a step moves the feature of the
-        largest derivative, and on to the next where that one meets the box.
+        ``step`` is the length, a number or one number for each feature. What the box holds back does not count
+        towards the length, so that the other features get its part of the step. In the 1-norm a step moves the
+        feature of the largest derivative, and on to the next where that one meets the box.
         """
         xp = array_namespace(grad)
-        if self.norm == np.inf:
-            return step * xp.sign(grad)
+        unit, length = 1.0, step
         if np.ndim(step) > 0:
-            step = xp.asarray(step, dtype=grad.dtype, device=device(grad))[None, ...]
-        if self.norm == 2:
-            weighted = grad * step
-            if self.lower is not None:
-                # A feature at its bound cannot follow; the others get its part of the step.
-                stuck = ((grad > 0) & (x >= self.upper)) | ((grad < 0) & (x <= self.lower))
-                weighted = xp.where(stuck, 0.0, weighted)
-            length = norm_of(weighted, 2)
-            return step * weighted / per_sample(xp.where(length > 0, length, 1.0), like=grad)
-        direction = xp.sign(grad)
-        room = None
+            unit = xp.asarray(np.asarray(step), dtype=grad.dtype, device=device(grad))[None, ...]
+            length = 1.0
+        length = float(length)  # a NumPy scalar would turn float32 into float64
+        if self.norm == np.inf:
+            return (length * unit) * sign(grad)
+        weighted = grad * unit
+        follows = None
         if self.lower is not None:
-            room = flatten(xp.where(grad > 0, self.upper - x, x - self.lower) / step)
-        budget = xp.ones((x.shape[0],), dtype=x.dtype, device=device(x))
-        share = _fill_largest_first(flatten(xp.abs(grad * step)), room, budget)
-        return step * direction * xp.reshape(share, x.shape)
+            can_follow = ((grad > 0) & (x < self.upper)) | ((grad < 0) & (x > self.lower))
+            follows = weighted * xp.astype(can_follow, x.dtype)  # `where` takes several times as long
+        # Features at the box push against it all the same. `project` would else take from them what the next step
+        # must give back, and the search would come to rest short of the optimum.
+        if self.norm == 2:
+            if follows is None:
+                return (length * unit) * _normalised(weighted)
+            # A push of one step makes up for all that `project` can take.
+            return (length * unit) * xp.clip(_normalised(weighted, by=follows), -1.0, 1.0)
+        # Equal moves of the best 1 % of the features do as well on nets (success within one point on a CNN for MNIST),
+        # those of the best 5 % and moves in proportion to the gradient far worse (52 and 19 % for 63 %). Only this
+        # one, which goes to a vertex of the ball of length `step`, ends at the optimum of a linear model.
+        size = xp.abs(flatten(weighted))
+        budget = _budget(x, length)
+        if follows is None:
+            share = _fill_largest_first(size, None, budget)
+        else:
+            room = xp.where(grad > 0, self.upper - x, x - self.lower)
+            room = flatten(room if np.ndim(step) == 0 else room / xp.where(unit > 0, unit, 1.0))
+            share = _fill_largest_first(xp.abs(flatten(follows)), room, budget)
+            # The larger the derivative, the harder the push: so what `project` takes it takes from the others first.
+            last = xp.min(xp.where(share > 0, size, xp.inf), axis=1, keepdims=True)
+            top = xp.max(size, axis=1, keepdims=True)
+            push = length * (1 + size / xp.where(top > 0, top, 1.0))
+            share = xp.where((size >= last) & (share >= room), push, share)
+        return unit * (sign(weighted) * xp.reshape(share, x.shape))
 
     def farthest(self, grad, radius=None):
         """Point of the ball where the linear function with gradient ``grad`` is largest.
@@ -174,20 +207,19 @@ class Ball:
         ``radius`` overrides that of the ball (for the maximum norm it must not be larger).
         """
         xp = array_namespace(grad)
-        direction = xp.sign(grad)
+        direction = sign(grad)
         if self.norm == np.inf:
-            end = xp.where(grad > 0, self.upper, xp.where(grad < 0, self.lower, self.centre))
-            if radius is None:
-                return end
-            inner = Ball(self.centre, np.inf, radius, *_interval(self.centre, self._back(radius)), self.scale)
-            return xp.clip(end, inner.lower, inner.upper)
-        weighted = self._back(grad)
-        room = self._room(direction)
-        budget = xp.full(
-            (grad.shape[0],), self.radius if radius is None else radius, dtype=grad.dtype, device=device(grad)
-        )
+            # Twice the radius is past the end of every interval, so that the box decides; an infinite radius, whose
+            # product with a zero would be no number, stays finite.
+            beyond = self._back(min(2 * self.radius, float(xp.finfo(grad.dtype).max) / 4))
+            end = self._within(self.centre + direction * beyond)
+            return end if radius is None else _clip(end, *_interval(self.centre, self._back(radius)))
+        room = None
+        if self.lower is not None:
+            room = flatten(self._unit(xp.where(grad > 0, self.upper - self.centre, self.centre - self.lower)))
+        budget = _budget(grad, self.radius if radius is None else radius)
         fill = _fill_proportionally if self.norm == 2 else _fill_largest_first
-        share = fill(flatten(xp.abs(weighted)), room, budget)
+        share = fill(xp.abs(flatten(self._back(grad))), room, budget)
         return self._within(self.centre + self._back(direction * xp.reshape(share, grad.shape)))
 
     def sample(self, generator):
@@ -209,7 +241,7 @@ class Ball:
         if self.norm == 2:
             delta = generator.standard_normal(shape)
         else:
-            delta = generator.standard_exponential(shape) * generator.choice([-1.0, 1.0], size=shape)
+            delta = generator.laplace(size=shape)
         n_free = np.full((n_samples, 1), shape[1])
         if self.lower is not None:
             free = to_numpy(flatten(xp.broadcast_to(self.upper > self.lower, self.centre.shape)))
@@ -240,10 +272,10 @@ class Ball:
         outside = length > self.radius
         if not bool(xp.any(outside)):
             return x
-        delta = delta * per_sample(self.radius / xp.where(outside, length, self.radius), like=x)
-        target = wide + self._back(delta)
-        rounded = xp.astype(target, x.dtype)
-        too_far = xp.abs(xp.astype(rounded, xp.float64) - wide) > xp.abs(target - wide)
+        # A hair less than the radius: for float64 data the products and the sum round as well.
+        delta = self._back(delta * per_sample(self.radius * (1 - 1e-14) / xp.where(outside, length, 1.0), like=x))
+        rounded = xp.astype(wide + delta, x.dtype)
+        too_far = xp.abs(xp.astype(rounded, xp.float64) - wide) > xp.abs(delta)
         rounded = xp.where(too_far, xp.nextafter(rounded, self.centre), rounded)
         return xp.where(per_sample(outside, like=x), rounded, x)
 
@@ -252,7 +284,8 @@ class Ball:
         xp = array_namespace(x)
         inside = xp.ones((x.shape[0],), dtype=xp.bool, device=device(x))
         if self.lower is not None:
-            inside = xp.all(flatten((x >= self.lower) & (x <= self.upper)), axis=1)
+            # The least room to either bound; torch takes twice as long for the comparisons themselves.
+            inside = xp.min(flatten(xp.minimum(x - self.lower, self.upper - x)), axis=1) >= 0
         if self.norm == np.inf:  # the box is the ball, to the last bit
             return inside
         delta = self._unit(xp.astype(x, xp.float64) - xp.astype(self.centre, xp.float64))
@@ -265,101 +298,128 @@ class Ball:
         return delta if self.scale is None else delta * self.scale
 
     def _within(self, x):
-        return x if self.lower is None else array_namespace(x).clip(x, self.lower, self.upper)
-
-    def _room(self, direction):
-        """Distance from the centre to the box along the signs of ``direction``, as rows in units of scale."""
-        if self.lower is None:
-            return None
-        xp = array_namespace(direction)
-        room = xp.where(direction > 0, self.upper - self.centre, self.centre - self.lower)
-        return flatten(self._unit(room))
+        return x if self.lower is None else _clip(x, self.lower, self.upper)
 
 
-def _fill_proportionally(size, room, radius, limit=None):
-    """Shares ``min(t * size, room)`` of Euclidean length ``radius``; ``t`` is at most ``limit``.
+def _clip(x, lower, upper):
+    # Four times as fast as array-api-compat's `clip` for NumPy, which handles what is not needed here.
+    xp = array_namespace(x)
+    return xp.minimum(xp.maximum(x, lower), upper)
 
-    Features fill up one after another as ``t`` grows. Starting from the ``t`` that no bound disturbs, every pass
-    takes out the features that are full and solves for ``t`` again; ``t`` only grows, so the passes end.
+
+def _budget(x, radius):
+    """``radius`` for each sample of ``x``: (n_samples,)."""
+    return array_namespace(x).full((x.shape[0],), float(radius), dtype=x.dtype, device=device(x))
+
+
+def _normalised(x, by=None):
+    """``x`` with each sample divided by the Euclidean norm of ``by``, itself by default, where that is not zero."""
+    xp = array_namespace(x)
+    # By the largest entry first: the squares of gradients as small as 1e-30 underflow.
+    for norm in (np.inf, 2):
+        length = norm_of(x if by is None else by, norm)
+        length = per_sample(xp.where(length > 0, length, 1.0), like=x)
+        x, by = x / length, None if by is None else by / length
+    return x
+
+
+def _fill_proportionally(size, room, radius):
+    """Shares ``min(t * size, room)`` of Euclidean length ``radius``, or all of ``room`` where that is shorter.
+
+    The squared length is piecewise linear and concave in ``t**2``. Newton's method therefore ends on the right piece,
+    and from the ``t`` that no bound disturbs it comes from below.
     """
     xp = array_namespace(size)
-    # Sizes relative to the largest: gradients as small as 1e-30 must not underflow when they are squared.
-    largest = xp.max(size, axis=1)
-    largest = xp.where(largest > 0, largest, 1.0)
-    size = size / largest[:, None]
-    ceiling = xp.inf if limit is None else limit * largest
-    square = size * size
     if room is None:
-        length = xp.sqrt(xp.sum(square, axis=1))
-        t = xp.minimum(radius / xp.where(length > 0, length, 1.0), ceiling * xp.ones_like(radius))
-        return t[:, None] * size
-    n_full = -1
-    full = xp.zeros_like(size, dtype=xp.bool)
-    while True:
-        free_energy = xp.sum(xp.where(full, 0.0, square), axis=1)
-        used = xp.where(full, room, 0.0)
-        left = radius * radius - xp.sum(used * used, axis=1)
-        t = xp.sqrt(xp.where(left > 0, left, 0.0) / xp.where(free_energy > 0, free_energy, 1.0))
-        t = xp.minimum(t, ceiling * xp.ones_like(t))
-        full = full | (t[:, None] * size >= room)
-        count = int(xp.sum(xp.astype(full, xp.int64)))
-        if count == n_full:
-            return xp.where(full, room, t[:, None] * size)
-        n_full = count
+        return radius[:, None] * _normalised(size)
+    # A feature without room must not set the scale that keeps the others' squares from underflow.
+    size = size * xp.astype(room > 0, size.dtype)
+    top = norm_of(size, np.inf)
+    size = size / xp.where(top > 0, top, 1.0)[:, None]
+    square, bound, goal = size * size, room * room, radius * radius
+    energy = xp.sum(square, axis=1)
+    largest = float(xp.finfo(size.dtype).max)  # an infinite t, times a zero, would be no number
+    t2 = xp.clip(goal / xp.where(energy > 0, energy, 1.0), None, largest)
+    slack = 16 * xp.finfo(size.dtype).eps * goal
+    for _ in range(size.shape[1]):  # every pass fills a feature at least; few are needed
+        reach = t2[:, None] * square
+        lack = goal - xp.sum(xp.minimum(reach, bound), axis=1)
+        energy = xp.sum(square * xp.astype(reach < bound, size.dtype), axis=1)
+        open_ = (lack > slack) & (energy > 0)
+        if not bool(xp.any(open_)):
+            break
+        t2 = t2 + xp.where(open_, lack, 0.0) / xp.where(open_, energy, 1.0)
+        t2 = xp.clip(t2, None, largest)
+    return xp.minimum(xp.sqrt(t2)[:, None] * size, room)
 
 
 def _fill_above_threshold(size, room, radius):
     """Shares ``min(max(size - threshold, 0), room)`` that sum to at most ``radius``, with the least threshold >= 0.
 
-    The sum falls piecewise linearly with the threshold: Newton steps end on the right piece, and bisection takes
-    over where full features make a step leave the bracket.
+    Newton's method, from a threshold of zero; bisection takes over where full features make a step leave the bracket.
     """
     xp = array_namespace(size)
-    room = xp.full_like(size, xp.inf) if room is None else room
-
-    def shares(threshold):
-        return xp.minimum(xp.clip(size - threshold[:, None], 0.0, None), room)
-
-    threshold = xp.zeros_like(radius)
-    low, high = threshold, xp.max(size, axis=1)
-    share = shares(threshold)
-    excess = xp.sum(share, axis=1) - radius
+    # The level is how far the threshold lies below the largest: so a radius that is small beside the sizes keeps its
+    # precision, since differences of near numbers are exact.
+    level = norm_of(size, np.inf)
+    depth = level[:, None] - size
+    low, high = xp.zeros_like(level), level
     # At the root the excess is zero in exact arithmetic only; what rounding leaves, `Ball.enforce` takes away.
     slack = 64 * xp.finfo(size.dtype).eps * radius
-    needed = excess > slack
+    open_ = None
     for _ in range(100):
-        open_ = needed & (xp.abs(excess) > slack)
+        share = xp.maximum(level[:, None] - depth, xp.zeros_like(size))
+        growing = share > 0
+        if room is not None:
+            growing = growing & (share < room)
+            share = xp.minimum(share, room)
+        excess = xp.sum(share, axis=1) - radius
+        open_ = excess > slack if open_ is None else open_ & (xp.abs(excess) > slack)
         if not bool(xp.any(open_)):
             break
-        low = xp.where(excess > 0, threshold, low)
-        high = xp.where(excess < 0, threshold, high)
-        slope = xp.sum(xp.astype((share > 0) & (share < room), size.dtype), axis=1)
-        newton = threshold + excess / xp.where(slope > 0, slope, 1.0)
+        low, high = xp.where(excess < 0, level, low), xp.where(excess > 0, level, high)
+        slope = xp.sum(xp.astype(growing, size.dtype), axis=1)
+        newton = level - excess / xp.where(slope > 0, slope, 1.0)
         sane = (slope > 0) & (newton > low) & (newton < high)
-        threshold = xp.where(open_, xp.where(sane, newton, (low + high) / 2), threshold)
-        share = shares(threshold)
-        excess = xp.sum(share, axis=1) - radius
+        level = xp.where(open_, xp.where(sane, newton, (low + high) / 2), level)
     return share
 
 
-def _fill_largest_first(size, room, radius):
+def _fill_largest_first(size, room, radius, n_picks=3):
     """Shares that give all of ``radius`` to the largest ``size``, and on to the next where ``room`` is used up."""
     xp = array_namespace(size)
     if room is not None:
         # A feature without room must not be the largest, nor one without derivative take a share.
-        size = xp.where(room > 0, size, 0.0)
-    top = xp.argmax(size, axis=1)
-    first = xp.arange(size.shape[1], device=device(size))[None, :] == top[:, None]
-    first = first & (size > 0)
-    if room is None:
-        return xp.where(first, radius[:, None], 0.0)
-    alone = xp.where(first, xp.minimum(room, radius[:, None]), 0.0)
-    if not bool(xp.any(radius - xp.sum(alone, axis=1) > 0)):
-        return alone
-    order = xp.argsort(size, axis=1, descending=True)
-    room = xp.where(size > 0, room, 0.0)
-    room = xp.minimum(room, radius[:, None])  # infinite room would spoil the running sum
+        size = size * xp.astype(room > 0, size.dtype)
+        if n_picks == 0:
+            return _fill_in_order(size, room, radius)
+    top = xp.argmax(size, axis=1, keepdims=True)
+    part = radius[:, None] if room is None else xp.minimum(radius[:, None], xp.take_along_axis(room, top, axis=1))
+    part = xp.where(xp.take_along_axis(size, top, axis=1) > 0, part, 0.0)
+    first = xp.arange(size.shape[1], device=device(size))[None, :] == top
+    share = xp.where(first, part, 0.0)
+    left = radius - part[:, 0]
+    rows = (left > 0) & (part[:, 0] > 0)
+    if not bool(xp.any(rows)):
+        return share
+    # A sort costs as much as dozens of picks, and in most samples a step is used up by the first.
+    rest = _fill_largest_first(xp.where(first, 0.0, size)[rows], room[rows], left[rows], n_picks - 1)
+    return scatter(share, rows, share[rows] + rest)
+
+
+def _fill_in_order(size, room, radius):
+    xp = array_namespace(size)
+    # No room is larger than what is left: infinite room would spoil the running sum.
+    room = xp.minimum(room, radius[:, None]) * xp.astype(size > 0, size.dtype)
+    order = xp.argsort(size, axis=1, descending=True, stable=False)
     ranked = xp.take_along_axis(room, order, axis=1)
     before = xp.cumulative_sum(ranked, axis=1) - ranked
-    ranked = xp.clip(xp.minimum(ranked, radius[:, None] - before), 0.0, None)
-    return xp.take_along_axis(ranked, xp.argsort(order, axis=1), axis=1)
+    # Features before the last one that gets a part are full; those that tie with it share what is left.
+    last = xp.sum(xp.astype(before < radius[:, None], order.dtype), axis=1, keepdims=True) - 1
+    threshold = xp.take_along_axis(size, xp.take_along_axis(order, last, axis=1), axis=1)
+    share = room * xp.astype(size > threshold, size.dtype)
+    tied = room * xp.astype(size == threshold, size.dtype)
+    left = xp.clip(radius - xp.sum(share, axis=1), 0.0, None)
+    total = xp.sum(tied, axis=1)
+    fraction = xp.minimum(left / xp.where(total > 0, total, 1.0), xp.ones_like(left))
+    return share + fraction[:, None] * tied

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skart._core._arrays import any_feature, array_namespace, one_hot, to_numpy
+from skart._core._arrays import any_feature, array_namespace, flatten, one_hot, to_numpy
 
 __all__ = ["LOSSES", "Evaluation", "Ledger", "Loss", "Objective", "check_loss", "log_softmax"]
 
@@ -45,7 +45,7 @@ def cross_entropy(scores, labels, targets=None, reference=None):
     value = xp.logaddexp(lead, xp.zeros_like(lead))
     # The derivative is softmax - one_hot = (1 - p) * (softmax over the other classes - one_hot).
     direction = weights / total[:, None] - xp.astype(chosen, scores.dtype)
-    scale = xp.exp(lead - value)
+    scale = xp.exp(-xp.logaddexp(-lead, xp.zeros_like(lead)))
     return Loss(value, direction, scale) if targets is None else Loss(-value, -direction, scale)
 
 
@@ -65,19 +65,19 @@ def difference_of_logits_ratio(scores, labels, targets=None, reference=None):
     xp = array_namespace(scores)
     n_classes = scores.shape[1]
     order = xp.argsort(scores, axis=1, descending=True)
-    first, third = one_hot(order[:, 0], n_classes), one_hot(order[:, 2], n_classes)
-    as_float = {"dtype": scores.dtype}
-    label = xp.astype(one_hot(labels, n_classes), **as_float)
+
+    def marks(index):
+        return xp.astype(one_hot(index, n_classes), scores.dtype)
+
     if targets is None:
-        others = xp.where(one_hot(labels, n_classes), -xp.inf, scores)
-        rival = xp.astype(one_hot(xp.argmax(others, axis=1), n_classes), **as_float)
-        low = xp.astype(third, **as_float)
+        rival = marks(xp.argmax(xp.where(one_hot(labels, n_classes), -xp.inf, scores), axis=1))
+        low = marks(order[:, 2])
     else:
-        rival = xp.astype(one_hot(targets, n_classes), **as_float)
-        low = 0.5 * xp.astype(third, **as_float) + 0.5 * xp.astype(one_hot(order[:, 3], n_classes), **as_float)
-    spread_by = xp.astype(first, **as_float) - low
-    lead_by = rival - label
-    spread = xp.sum(spread_by * scores, axis=1) + 1e-12
+        rival = marks(targets)
+        low = 0.5 * (marks(order[:, 2]) + marks(order[:, 3]))
+    lead_by, spread_by = rival - marks(labels), marks(order[:, 0]) - low
+    spread = xp.sum(spread_by * scores, axis=1)
+    spread = xp.where(spread > 0, spread, 1.0)
     value = xp.sum(lead_by * scores, axis=1) / spread
     direction = (lead_by - value[:, None] * spread_by) / spread[:, None]
     return Loss(value, direction)
@@ -138,7 +138,7 @@ class Ledger:
     n_queries, n_gradients : ndarray of int, shape (n_samples,)
         Times that the sample went forward, and that a gradient was pulled back to it.
     zero_gradient, bad_gradient, bad_scores : ndarray of bool, shape (n_samples,)
-        The first gradient was zero everywhere; a gradient, or a score, was not finite.
+        Every gradient was zero everywhere; a gradient, or a score, was not finite.
     """
 
     def __init__(self, n_samples):
@@ -199,7 +199,8 @@ class Objective:
     def __call__(self, x):
         """Value and gradient at ``x``: one forward and one backward pass."""
         loss, adversarial, pullback = self._forward(x)
-        grad = self._checked(pullback(loss.direction))
+        pull = getattr(pullback, "last", pullback)  # it is asked once only
+        grad = self._checked(pull(loss.direction))
         return Evaluation(loss.value, grad, adversarial)
 
     def value(self, x):
@@ -222,13 +223,14 @@ class Objective:
     def _checked(self, grad):
         xp = array_namespace(grad)
         ledger, rows = self.ledger, self._rows
-        start = ledger.n_gradients[rows] == 0
+        # Zero so far: a search that finds a gradient from another start was not blind.
+        suspect = (ledger.n_gradients[rows] == 0) | ledger.zero_gradient[rows]
         ledger.n_gradients[rows] += 1
+        if suspect.any():
+            ledger.zero_gradient[rows] = suspect & to_numpy(xp.max(xp.abs(flatten(grad)), axis=1) == 0)
         # One sum tells whether any entry is not finite; only then is it worth finding which.
         if not bool(xp.isfinite(xp.sum(grad))):
             finite = xp.isfinite(grad)
             ledger.bad_gradient[rows] |= to_numpy(any_feature(~finite))
             grad = xp.where(finite, grad, 0.0)
-        if start.any():
-            ledger.zero_gradient[rows] |= start & ~to_numpy(any_feature(grad != 0))
         return grad

@@ -17,8 +17,9 @@ class Found(NamedTuple):
     def keep_better(self, x, here):
         """Take the samples of ``x`` that are better than those held; ``here`` is their evaluation."""
         xp = array_namespace(x)
+        # Ties go to the later point: where a cross-entropy underflows to zero, it is nearer to the goal all the same.
         better = (here.adversarial & ~self.adversarial) | (
-            (here.adversarial == self.adversarial) & (here.value > self.value)
+            (here.adversarial == self.adversarial) & (here.value >= self.value)
         )
         if bool(xp.all(better)):
             return Found(x, here.value, here.adversarial)
@@ -27,6 +28,10 @@ class Found(NamedTuple):
             xp.where(better, here.value, self.value),
             self.adversarial | here.adversarial,
         )
+
+    def take(self, rows):
+        """The samples that the boolean ``rows`` marks."""
+        return Found(*(part[rows] for part in self))
 
     def scatter(self, where, part):
         """A copy with ``part`` in the samples that the boolean ``where`` marks."""
@@ -46,36 +51,31 @@ def projected_ascent(x, objective, *, ball, eps_step, max_iter, early_stop=False
     result = rows = None  # with early_stop: all samples, and which of them are still in the batch
     for iteration in range(max_iter):
         if early_stop and bool(xp.any(found.adversarial)):
-            searching = ~found.adversarial
-            if result is None:
-                result, rows = found, xp.ones_like(searching)
-            else:
-                result = result.scatter(rows, found)
+            result = found if result is None else result.scatter(rows, found)
             rows = ~result.adversarial
             if not bool(xp.any(rows)):
                 return result
-            x, found, ball, objective = x[searching], Found(*(part[searching] for part in found)), ball[searching], objective[searching]
-            here = here._replace(grad=here.grad[searching])
-        x = ball.project(x + ball.steepest(here.grad, x, eps_step))
+            searching = ~found.adversarial
+            x, grad = x[searching], here.grad[searching]
+            found, ball, objective = found.take(searching), ball[searching], objective[searching]
+        else:
+            grad = here.grad
+        x = ball.project(x + ball.steepest(grad, x, eps_step))
         here = objective(x) if iteration + 1 < max_iter else objective.value(x)
         found = found.keep_better(x, here)
     return found if result is None else result.scatter(rows, found)
 
 
 def single_step(x, objective, *, ball):
-    """The point of the ball that maximises the objective's linear model at ``x``: one forward-backward pass.
-
-    The samples at hand are evaluated at ``x`` only, so value and goal of the result are those of ``x``.
-    """
-    here = objective(x)
-    return Found(ball.farthest(here.grad), here.value, here.adversarial)
+    """The point of the ball that maximises the objective's linear model at ``x``: one forward-backward pass."""
+    return ball.farthest(objective(x).grad)
 
 
 def minimal_step(x, objective, *, ball, eps_step, eps_max):
     """The first of the single steps of radius ``eps_step``, ``2 * eps_step``, ... that is adversarial.
 
     One gradient gives the direction of all of them. Samples that are adversarial as they come stay as they are; the
-    radius of the others grows to ``eps_max`` at most, and samples that resist get the step of that radius.
+    radius of the others grows to ``eps_max`` at most, and samples that resist get the last of the steps.
     """
     xp = array_namespace(x)
     here = objective(x)
@@ -99,16 +99,14 @@ def best_of(starts, objective, search, *, ball):
 
     Samples that one start has broken are left out of the next.
     """
-    best = None
+    best = rows = None
     for start in starts:
         if best is None:
             best = search(start, objective, ball=ball)
-            continue
+        else:
+            found = search(start[rows], objective[rows], ball=ball[rows])
+            best = best.scatter(rows, best.take(rows).keep_better(found.x, found))
         rows = ~best.adversarial
-        xp = array_namespace(start)
-        if not bool(xp.any(rows)):
+        if not bool(array_namespace(start).any(rows)):  # before a start is drawn that nothing needs
             break
-        found = search(start[rows], objective[rows], ball=ball[rows])
-        held = Found(*(part[rows] for part in best))
-        best = best.scatter(rows, held.keep_better(found.x, found))
     return best

@@ -11,21 +11,23 @@ from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed, effective_n_jobs
+from array_api_compat import is_torch_array
+from joblib import effective_n_jobs
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skart._core._arrays import any_feature, to_numpy
+from skart._core._arrays import to_numpy
 from skart._core._balls import NORMS, make_ball, norm_of
 from skart._core._objectives import LOSSES, Ledger, Objective, check_loss
 from skart._core._random import RandomStream
 from skart.attacks._result import AttackResult
 from skart.exceptions import AttackFailureWarning, GradientUnavailableError
 from skart.gradients._registry import register_rule, user_rules
-from skart.oracles._oracle import N_CHECKED, Oracle, find_labels
+from skart.oracles._oracle import N_CHECKED, Oracle, classes_of, find_labels
 from skart.utils._containers import Container
 from skart.utils._optional import import_optional
 from skart.utils._sklearn_compat import HasMethods, Interval, Options, StrOptions, fit_context
@@ -82,13 +84,16 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         -------
         self : object
         """
-        checked = self._check_fit_data(X, y)
+        learnt = copy.copy(self)  # a fit that raises leaves the attack as it was
+        checked = learnt._check_fit_data(X, y)
         template = LogisticRegression(max_iter=1000) if self.estimator is None else self.estimator
-        self.estimator_ = clone(template).fit(X, y)
+        learnt.estimator_ = clone(template).fit(X, y)
+        classes_of(learnt.estimator_)  # raises for what is no classifier
         if isinstance(self.clip_values, str):
-            self.clip_values_ = (checked.min(axis=0), checked.max(axis=0))
+            learnt.clip_values_ = (checked.min(axis=0), checked.max(axis=0))
         if hasattr(self, "max_iter"):
-            self.n_iter_ = self.max_iter
+            learnt.n_iter_ = self.max_iter
+        self.__dict__ = vars(learnt)
         return self
 
     def transform(self, X, y=None):
@@ -166,8 +171,11 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         n_samples = X.shape[0]
         with oracle:
             self._check_oracle(oracle)
+            # What the oracle asked when it was made: the first rows several times, or a row for its shape.
+            n_times, n_more = divmod(oracle.n_forward, min(n_samples, N_CHECKED))
             asked = np.zeros(n_samples, dtype=np.int64)
-            asked[:N_CHECKED] += oracle.n_forward // min(n_samples, N_CHECKED)
+            asked[:N_CHECKED] += n_times
+            asked[:n_more] += 1
             x = oracle.asarray(X)
             before = oracle.n_forward
             labels, targets = self._goals(x, y, oracle, stream)
@@ -182,15 +190,15 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
                 for index, start in enumerate(range(0, n_samples, self.batch_size))
             ]
             outcomes = self._spread(works, oracle, space, stream, estimator, container)
-            x_adv = outcomes[0].x_adv
-            if len(outcomes) > 1:
-                x_adv = oracle.xp.concat([outcome.x_adv for outcome in outcomes], axis=0)
+            # A copy even of a single batch: an attack may hand back the clean samples, which are the caller's memory.
+            x_adv = oracle.xp.concat([outcome.x_adv for outcome in outcomes], axis=0)
             positions = np.concatenate([outcome.positions for outcome in outcomes])
             ledger = Ledger.joined([outcome.ledger for outcome in outcomes])
             ledger.n_queries += asked
             goal = labels if targets is None else targets
             success = positions != goal if targets is None else positions == goal
-            self._warn_of_failures(oracle, x, x_adv, success, ledger, space)
+            # The line that called us: scikit-learn wraps `transform`, but not `run`.
+            self._warn_of_failures(oracle, x, x_adv, success, ledger, space, stacklevel=5 if measure else 6)
         distance = _distance(x, x_adv, getattr(self, "norm", 2)) if measure else None
         return AttackResult(
             X_adv=container.wrap(x_adv, x),
@@ -241,8 +249,8 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         name = type(self).__name__
         if self.estimator is None:
             raise NotFittedError(
-                f"this {name} has no estimator to attack: call `fit(X, y)` for a surrogate, or give a fitted classifier "
-                "as `estimator`."
+                f"this {name} has no estimator to attack: call `fit(X, y)` for a surrogate, or give a fitted "
+                "classifier as `estimator`."
             )
         try:
             check_is_fitted(self.estimator)
@@ -263,10 +271,10 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         return checked[0] if needs_labels and isinstance(checked, tuple) else checked
 
     def _check_samples(self, X, estimator):
-        name = type(self).__name__
-        if hasattr(self, "n_features_in_") and not hasattr(X, "device"):
+        if hasattr(self, "n_features_in_") and not is_torch_array(X):
             return validate_data(self, X, allow_nd=True, dtype=(np.float64, np.float32), reset=False)
-        return check_samples(X, owner=name, n_features=getattr(estimator, "n_features_in_", None))
+        seen = getattr(self, "n_features_in_", getattr(estimator, "n_features_in_", None))
+        return check_samples(X, owner=type(self).__name__, n_features=seen)
 
     def _check_oracle(self, oracle):
         """Raise where the oracle cannot answer what the attack asks."""
@@ -287,8 +295,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             return self._predicted(x, oracle), given
         labels = self._predicted(x, oracle) if given is None else given
         if kind == "label":
-            label = target[0] if isinstance(target, (list, tuple)) else target
-            position, known = find_labels(np.asarray([label]), classes)
+            position, known = find_labels(np.reshape(target, 1), classes)
             if not known[0]:
                 raise ValueError(
                     f"{name}: target={target!r} is no class of the model; classes are {classes}. Reserved words are "
@@ -307,7 +314,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
     def _target_kind(self, target, classes):
         if not isinstance(target, str) or target not in RESERVED_TARGETS:
-            if isinstance(target, (list, tuple)) and len(target) != 1:
+            if np.size(target) != 1:
                 raise ValueError(
                     f"{type(self).__name__}: target must be None, one class label, or one of "
                     f"{', '.join(map(repr, RESERVED_TARGETS))}; got {target!r}. For a target of each sample use "
@@ -326,19 +333,20 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             [oracle.positions(x[k : k + self.batch_size]) for k in range(0, x.shape[0], self.batch_size)]
         )
 
-    def _warn_of_failures(self, oracle, x, x_adv, success, ledger, space):
+    def _warn_of_failures(self, oracle, x, x_adv, success, ledger, space, stacklevel):
         """Say what went wrong and what to do; every line of it would otherwise read as robustness."""
         name, n_samples = type(self).__name__, len(success)
 
         def warn(flags, what, remedy):
             share = f"{np.count_nonzero(flags)} of {n_samples} samples" if flags is not None else ""
             message = f"{name}: {what.format(share)} {remedy}"
-            warnings.warn(message, AttackFailureWarning, stacklevel=5)
+            warnings.warn(message, AttackFailureWarning, stacklevel=stacklevel)
 
         if oracle.varies:
             warn(
                 None,
-                "the model gave two answers to the same question, so gradients and successes are those of single draws.",
+                "the model gave two answers to the same question, so gradients and successes are those of single "
+                "draws.",
                 "Fix its randomness, or average over it (an expectation over transformations) before you attack.",
             )
         if ledger.bad_scores.any():
@@ -365,8 +373,8 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             if proba is not None and np.mean(proba.max(axis=1) >= 1 - 1e-7) > 0.5:
                 warn(
                     flat,
-                    "the model's probabilities are saturated, and the gradient underflows to zero for {}: the attack was "
-                    "blind there.",
+                    "the model's probabilities are saturated, and the gradient underflows to zero for {}: the attack "
+                    "was blind there.",
                     "Attack a version that gives logits (the net without its last softmax), divide the logits by a "
                     "temperature, or attack by decisions.",
                 )
@@ -378,7 +386,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
                     "(`skart.register_rule`; straight-through is the usual choice), start at random points, or attack "
                     "by decisions.",
                 )
-        still = ~success & to_numpy(_unchanged(x, x_adv))
+        still = ~success & ~flat & to_numpy(norm_of(x_adv - x, np.inf) == 0)
         if still.any():
             warn(
                 still,
@@ -438,8 +446,8 @@ class GradientAttack(BaseAttack):
         inside = to_numpy(ball.contains(x_adv))
         if not inside.all():
             raise RuntimeError(
-                f"{type(self).__name__} left the ball, the box or the mask for {np.count_nonzero(~inside)} samples. This "
-                "is a bug in skart; please report it with the parameters of the attack."
+                f"{type(self).__name__} left the ball, the box or the mask for {np.count_nonzero(~inside)} samples. "
+                "This is a bug in skart; please report it with the parameters of the attack."
             )
         return x_adv, objective.ledger
 
@@ -452,7 +460,7 @@ class _Space:
         self.norm = getattr(attack, "norm", 2)
         self.eps = check_eps(attack._radius(), shape) if hasattr(attack, "_radius") else np.inf
         self.mask = self.low = self.high = None
-        self.widen = isinstance(attack.clip_values, str)
+        self.widen = isinstance(attack.clip_values, str)  # the range of a sample to hold it
         if attack.clip_values is not None:
             self.low, self.high = self._range(attack, X, shape, name)
         if attack.mask is not None:
@@ -465,14 +473,14 @@ class _Space:
             self._check_resolution(X, name)
 
     def _range(self, attack, X, shape, name):
-        if not self.widen:
+        if not isinstance(attack.clip_values, str):
             low, high = check_clip_values(attack.clip_values, shape)
-            check_range(X, low, high, owner=name)
+            self.widen = not check_range(X, low, high, owner=name)
             return low, high
         if not hasattr(attack, "clip_values_"):
             raise NotFittedError(
-                f"{name}: clip_values='fit' takes the range of the data seen in `fit`, and this attack was not fitted. Call "
-                "`fit(X, y)`, or give the range as (low, high)."
+                f"{name}: clip_values='fit' takes the range of the data seen in `fit`, and this attack was not fitted. "
+                "Call `fit(X, y)`, or give the range as (low, high)."
             )
         low, high = attack.clip_values_
         if low.shape != shape:
@@ -490,9 +498,9 @@ class _Space:
         stuck = ~room.reshape(len(values), -1).any(axis=1)
         if stuck.any():
             raise ValueError(
-                f"{name}: eps={np.max(self.eps):.3g} is below the spacing of {values.dtype} numbers at the size of the data "
-                f"({values[stuck].max():.3g}), so {np.count_nonzero(stuck)} samples cannot change. Scale the data, raise "
-                "eps, or use float64."
+                f"{name}: eps={np.max(self.eps):.3g} is below the spacing of {values.dtype} numbers at the size of the "
+                f"data ({values[stuck].max():.3g}), so {np.count_nonzero(stuck)} samples cannot change. Scale the "
+                "data, raise eps, or use float64."
             )
 
     def ball(self, x):
@@ -534,10 +542,6 @@ def _attack_elsewhere(attack, estimator, container, space, stream, works, rules)
 
 def _host(X):
     return to_numpy(X) if hasattr(X, "detach") else X
-
-
-def _unchanged(x, x_adv):
-    return ~any_feature(x != x_adv)
 
 
 def _distance(x, x_adv, norm):

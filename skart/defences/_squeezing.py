@@ -154,9 +154,17 @@ def squeeze(X, low, high, *, bit_depth, nearest):
     n_steps = 2.0**bit_depth - 1
     width = high - low
     width = xp.where(width > 0, width, xp.ones_like(width))
-    position = (xp.clip(X, low, high) - low) / width * n_steps
-    step = xp.round(position) if nearest else xp.floor(position)
-    return xp.clip(low + step / n_steps * width, low, high)
+    position = (X - low) / width * n_steps
+
+    def point(step):
+        return xp.clip(low + step / n_steps * width, low, high)
+
+    if nearest:
+        return point(xp.round(position))
+    step = xp.floor(position)
+    # A value on the grid can come out a rounding below its step: without a second look, squeezing twice would move it.
+    above = point(step + 1)
+    return xp.where(above <= X, above, point(step))
 
 
 @rule("skart.defences.FeatureSqueezing")

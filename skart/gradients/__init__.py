@@ -3,8 +3,24 @@
 Every module of rules is imported here, so that a worker process that unpickles a model has them too.
 """
 
-from skart.gradients import _composition, _kernel, _linear, _mlp, _refusals, _torch
-from skart.gradients._preprocessing import register_function_rule
+from skart.gradients import (  # noqa: F401
+    _composition,
+    _discretisation,
+    _discriminant,
+    _expansions,
+    _gaussian_process,
+    _kernel,
+    _linear,
+    _mlp,
+    _naive_bayes,
+    _neighbors,
+    _preprocessing,
+    _projections,
+    _refusals,
+    _scalers,
+    _selection,
+    _torch,
+)
 from skart.gradients._registry import Backend, Bound, chain, register_rule
 
-__all__ = ["Backend", "Bound", "chain", "register_function_rule", "register_rule"]
+__all__ = ["Backend", "Bound", "chain", "register_rule"]

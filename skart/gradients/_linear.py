@@ -40,7 +40,7 @@ def log_sigmoid(forward):
 
 def affine_scores(coef, intercept, backend):
     """Forward of decision values ``X @ coef.T + intercept``; one row of ``coef`` means the binary scores (0, d)."""
-    coef = coef.toarray() if issparse(coef) else coef
+    coef = np.atleast_2d(coef.toarray() if issparse(coef) else coef)  # one row may come without its axis
     weights = backend.asarray(coef).T
     bias = backend.asarray(np.broadcast_to(intercept, (weights.shape[1],)))
     return affine(*two_columns(weights, bias))

@@ -37,10 +37,13 @@ class Bound:
     Attributes
     ----------
     forward : callable
-        ``forward(X) -> (output, pullback)``. A classifier's output are its logits, (n_samples, n_classes).
+        ``forward(X) -> (output, pullback)``. A classifier's output are its logits, (n_samples, n_classes). A pullback
+        may have an attribute ``last``: the same function for who calls it once only, free to give up what it keeps.
     margins : callable or None
         A second ``forward`` for a classifier whose public scores are a staircase: smooth scores of the same shape
         whose largest is the predicted class. ``None`` where the logits serve.
+    transform : callable or None
+        The ``forward`` of a classifier's own ``transform``, for those that are steps inside a Pipeline too.
     continuous : bool
         Whether the output is a continuous function of ``X`` (rounding is not).
     own_input : callable or None
@@ -55,6 +58,7 @@ class Bound:
 
     forward: Callable
     margins: Callable | None = None
+    transform: Callable | None = None
     continuous: bool = True
     own_input: Callable | None = None
     index_labels: bool = False
@@ -163,7 +167,27 @@ def _bind(estimator, backend):
 
 
 def chain(bounds, own_input=None):
-    """The composition of bound rules, first to last. What classifies is the last one."""
+    """The composition of bound rules, first to last. What classifies is the last one.
+
+    Parameters
+    ----------
+    bounds : list of Bound
+        The parts, in the order in which samples pass through them.
+    own_input : callable, default=None
+        Turns an array of the backend into what the methods of the whole take.
+
+    Returns
+    -------
+    bound : Bound
+
+    Examples
+    --------
+    A rule for a meta-estimator that puts two fitted parts one after the other:
+
+    >>> from skart.gradients import chain
+    >>> def rule(model, backend):
+    ...     return chain([backend.bind(model.scaler_), backend.bind(model.classifier_)])
+    """
     *body, head = bounds
 
     def compose(last):
@@ -192,6 +216,7 @@ def chain(bounds, own_input=None):
         head,
         forward=compose(head.forward),
         margins=compose(head.margins),
+        transform=compose(head.transform),
         continuous=all(bound.continuous for bound in bounds),
         own_input=own_input,
         contexts=tuple(context for bound in bounds for context in bound.contexts),
@@ -204,7 +229,7 @@ class _Entry(NamedTuple):
 
 
 _rules: dict[str, _Entry] = {}  # by public import path
-_user_rules: dict[type, Callable] = {}  # by class: what cannot be imported by path (a notebook's class) has its place
+_user_rules: dict[Any, Callable] = {}  # what users registered, as they gave it: class, import path or function
 
 
 def rule(*paths):
@@ -232,9 +257,10 @@ def register_rule(estimator_class, rule=None):
 
     Parameters
     ----------
-    estimator_class : type or str
+    estimator_class : type, str or function
         Class of the estimator or transformer, or its import path (``"package.module.Class"``). A path does not
-        import its package.
+        import its package. A function stands for the :class:`~sklearn.preprocessing.FunctionTransformer` steps that
+        hold it.
     rule : callable, default=None
         ``rule(estimator, backend)`` takes the fitted estimator and a backend (``backend.xp``, ``backend.asarray``,
         ``backend.bind`` for parts that are estimators) and returns ``forward``. ``forward(X)`` returns
@@ -266,6 +292,7 @@ def register_rule(estimator_class, rule=None):
     ...     def fit(self, X, y=None):
     ...         self.n_features_in_ = X.shape[1]
     ...         return self
+    ...
     ...     def transform(self, X):
     ...         return X**3
     >>> @register_rule(Cube)
@@ -282,28 +309,30 @@ def register_rule(estimator_class, rule=None):
         if "." not in estimator_class:
             raise ValueError(f"give the import path 'package.module.Class'; got {estimator_class!r}.")
         _rules[estimator_class] = _Entry(rule)
-    elif isinstance(estimator_class, type):
-        _user_rules[estimator_class] = rule
-    else:
-        raise TypeError(f"estimator_class must be a class or its import path; got {estimator_class!r}.")
+    elif not callable(estimator_class):
+        raise TypeError(f"estimator_class must be a class, its import path, or a function; got {estimator_class!r}.")
+    _user_rules[estimator_class] = rule
     return rule
 
 
 def user_rules():
-    """Rules registered by class, for a worker process to register again."""
+    """What users registered, for a worker process to register again."""
     return dict(_user_rules)
 
 
 def _lookup(cls):
     if cls in _user_rules:
         return _Entry(_user_rules[cls])
-    for path, entry in _rules.items():
-        module, _, name = path.rpartition(".")
-        if name == cls.__name__ and path.partition(".")[0] in sys.modules:
-            with contextlib.suppress(ImportError):
-                if getattr(importlib.import_module(module), name, None) is cls:
-                    return entry
-    return None
+    return next((entry for path, entry in _rules.items() if is_class_at(path, cls)), None)
+
+
+def is_class_at(path, cls):
+    """Whether ``cls`` is what stands at a public import path; brings in no package that is not there yet."""
+    module, _, name = path.rpartition(".")
+    if name == cls.__name__ and path.partition(".")[0] in sys.modules:
+        with contextlib.suppress(ImportError):
+            return getattr(importlib.import_module(module), name, None) is cls
+    return False
 
 
 def _find(estimator):

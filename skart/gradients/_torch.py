@@ -2,7 +2,8 @@
 
 The one thing to get right is what a module's output means. skorch decides by the criterion: with
 ``CrossEntropyLoss`` the module gives logits, with ``NLLLoss`` (its default) probabilities, of which skorch takes the
-logarithm in the loss, with ``BCEWithLogitsLoss`` the one logit of two classes.
+logarithm in the loss, with ``BCEWithLogitsLoss`` the one logit of two classes, with ``BCELoss`` their one probability.
+A ``predict_nonlinearity`` of the user's own makes the probabilities whatever the criterion is.
 """
 
 import contextlib
@@ -11,27 +12,24 @@ import warnings
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from skart._core._arrays import to_numpy
+from skart._core._arrays import array_namespace, to_numpy
 from skart.exceptions import AttackFailureWarning, GradientUnavailableError
 from skart.gradients._registry import Bound, rule
 
-__all__ = []
+__all__ = ["dtype_and_device", "evaluating", "is_binary", "own_input", "skorch_head", "torch_forward"]
 
 
 @rule("skorch.NeuralNetClassifier", "skorch.NeuralNetBinaryClassifier")
 def skorch_net(net, backend):
-    if not getattr(net, "initialized_", False):
-        raise NotFittedError(f"this {type(net).__name__} is not initialized; call `fit` or `initialize` first.")
-    module = net.module_
-    dtype, device = _dtype_and_device(module, net)
+    dtype, device = dtype_and_device(net)
     backend.require_torch(device)
     shift = _threshold_shift(net)
     return Bound(
-        torch_forward(module, skorch_head(net), dtype),
-        public=(lambda logits: logits + np.array([0.0, shift], dtype=logits.dtype)) if shift else None,
-        own_input=lambda X: rows_dataset(X, dtype),
+        torch_forward(net.module_, skorch_head(net), dtype),
+        public=(lambda logits: _shifted(logits, shift)) if shift else None,
+        own_input=lambda X: own_input(net, X, dtype),
         index_labels=True,
-        contexts=(lambda: evaluating(module),),
+        contexts=(lambda: evaluating(net.module_, net.criterion_),),
     )
 
 
@@ -40,138 +38,294 @@ def torch_forward(module, head, dtype):
     import torch
 
     def forward(X):
-        # A new leaf that shares memory with X: the caller's tensor keeps its flags and gets no gradient.
-        x = X.detach().to(dtype).requires_grad_(True)
-        with torch.enable_grad():
-            output = module(x)
+        with torch.inference_mode(False), torch.enable_grad():
+            # A new leaf that shares memory with X: the caller's tensor keeps its flags and gets no gradient.
+            leaf = (X.clone() if X.is_inference() else X.detach()).requires_grad_(True)
+            # The module gets a copy, so that one which works in place (`x -= mean`) spoils nobody's data.
+            output = module(leaf.to(dtype, copy=True))
             logits = head(output[0] if isinstance(output, tuple) else output)
 
-        def pullback(cotangent):
+        def pull(cotangent, keep):
             grad = None
             if logits.requires_grad:
-                (grad,) = torch.autograd.grad(
-                    logits, x, cotangent.to(logits.dtype), retain_graph=True, allow_unused=True
-                )
+                with torch.inference_mode(False):
+                    cotangent = cotangent.to(logits.dtype, copy=cotangent.is_inference())
+                    (grad,) = torch.autograd.grad(logits, leaf, cotangent, retain_graph=keep, allow_unused=True)
             if grad is None:
                 raise GradientUnavailableError(
                     f"{type(module).__name__}: the output does not depend on the input through differentiable "
                     "operations (a `detach`, `no_grad`, `argmax`, or a detour over NumPy cuts the graph). Give that "
                     "operation a `torch.autograd.Function` with the backward pass to use, or attack by scores."
                 )
-            return grad.to(X.dtype)
+            return grad
 
+        def pullback(cotangent):
+            return pull(cotangent, keep=True)
+
+        # Gives up the graph on the way, which halves the memory and saves the time to fetch that anew.
+        pullback.last = lambda cotangent: pull(cotangent, keep=False)
         return logits.detach().to(X.dtype), pullback
 
     return forward
 
 
 def skorch_head(net):
-    """Map from what the module of a skorch net returns to logits, (n_samples, n_classes)."""
+    """Map from what the module of a skorch net returns to logits, (n_samples, n_classes).
+
+    A threshold other than one half shifts them, so that their argmax is what ``predict`` says.
+    """
     import torch
 
-    criterion = getattr(net.criterion_, "_orig_mod", net.criterion_)  # a compiled criterion holds the original
+    criterion = _criterion(net)
     nonlinearity = net.predict_nonlinearity
-    if nonlinearity == "auto":
-        if isinstance(criterion, torch.nn.CrossEntropyLoss):
-            return lambda output: output
-        if isinstance(criterion, torch.nn.BCEWithLogitsLoss):
-            return lambda output: _two_classes(_single_output(output, net) - _threshold_shift(net))
-        if isinstance(criterion, torch.nn.BCELoss):
+    automatic = isinstance(nonlinearity, str) and nonlinearity == "auto"
+    if automatic and isinstance(criterion, torch.nn.CrossEntropyLoss):
+        to_logits = _several_outputs(net)
+    elif automatic and isinstance(criterion, torch.nn.BCEWithLogitsLoss):
+        to_logits = lambda output: _two_classes(_single_output(output, net))  # noqa: E731
+    elif automatic and isinstance(criterion, torch.nn.BCELoss):
+        to_logits = _log_proba(net, lambda output: _complemented(_single_output(output, net)))
+    else:
+        # The net's own decision for what is left: the output as it is, or as the user's function turns it.
+        to_logits = _log_proba(net, nonlinearity if callable(nonlinearity) else lambda output: output)
+    shift = _threshold_shift(net)
+    if not shift:
+        return to_logits
 
-            def log_odds(output):
-                p = _single_output(output, net)
-                tiny = torch.finfo(p.dtype).tiny
-                odds = torch.log(p.clamp_min(tiny)) - torch.log((1 - p).clamp_min(tiny))
-                return _two_classes(odds - _threshold_shift(net))
+    return lambda output: _shifted(to_logits(output), -shift)
 
-            return log_odds
-    to_proba = nonlinearity if callable(nonlinearity) else (lambda output: output)
+
+def _criterion(net):
+    return getattr(net.criterion_, "_orig_mod", net.criterion_)  # a compiled criterion holds the original
+
+
+def _several_outputs(net):
+    def check(output):
+        if output.ndim != 2 or output.shape[1] < 2:
+            raise ValueError(
+                f"{type(net).__name__} with {type(_criterion(net)).__name__} takes one output for each class; the "
+                f"module gives an output of shape {tuple(output.shape)}, not (n_samples, n_classes). A module with a "
+                "single output for two classes goes into a skorch.NeuralNetBinaryClassifier."
+            )
+        return output
+
+    return check
+
+
+def _log_proba(net, to_proba):
+    """Logarithm of probabilities, which are checked to be some when they are first seen."""
+    import torch
+
+    several, seen = _several_outputs(net), False
 
     def log_proba(output):
-        proba = to_proba(output)
+        nonlocal seen
+        proba = several(to_proba(output))
+        if not seen:
+            _check_proba(proba.detach(), net)
+            seen = True
         return torch.log(proba.clamp_min(torch.finfo(proba.dtype).tiny))
 
     return log_proba
 
 
-def _threshold_shift(net):
-    """Log-odds at which ``predict`` changes its mind; zero for a threshold of one half."""
-    threshold = getattr(net, "threshold", 0.5)
-    return float(np.log(threshold / (1 - threshold)))
+def _check_proba(proba, net):
+    """Raise where a net's probabilities are none: the commonest mistake with nets, and a silent one."""
+    import torch
+
+    tolerance = max(1e-3, torch.finfo(proba.dtype).eps ** 0.5)
+
+    def sums_to_one(values):
+        return bool((abs(values.sum(dim=1) - 1) <= tolerance).all())
+
+    if not bool(proba.isfinite().all()) or (bool((proba >= -tolerance).all()) and sums_to_one(proba)):
+        return
+    criterion = type(_criterion(net)).__name__
+    if sums_to_one(proba.exp()):
+        raise ValueError(
+            f"the module of this {type(net).__name__} gives log-probabilities, where skorch reads the output as "
+            f"probabilities with {criterion} (it takes the logarithm itself). Use "
+            "criterion=torch.nn.CrossEntropyLoss, which log-probabilities suit as they are, or end the module with "
+            "Softmax in place of LogSoftmax."
+        )
+    raise ValueError(
+        f"`predict_proba` of this {type(net).__name__} gives values that are no probabilities (the first row sums to "
+        f"{float(proba[0].sum()):.3g}, the smallest value is {float(proba.min()):.3g}): with {criterion} and "
+        f"predict_nonlinearity={net.predict_nonlinearity!r} skorch takes the module's output as it is. If it gives "
+        "logits, use criterion=torch.nn.CrossEntropyLoss (BCEWithLogitsLoss for a single output), or "
+        "predict_nonlinearity=torch.nn.Softmax(dim=1)."
+    )
 
 
 def _single_output(output, net):
-    output = output.reshape(output.shape[0], -1)
-    if output.shape[1] != 1:
+    """The one output for two classes, (n_samples,)."""
+    if output.ndim > 1 and (output.ndim > 2 or output.shape[1] != 1 or not is_binary(net)):
         raise ValueError(
-            f"{type(net).__name__} with {type(net.criterion_).__name__} takes one output for two classes; the module "
-            f"gives {output.shape[1]}. Use CrossEntropyLoss for several classes."
+            f"{type(net).__name__} with {type(_criterion(net)).__name__} takes one output for two classes, of shape "
+            f"(n_samples,){' or (n_samples, 1)' if is_binary(net) else ''}; the module gives {tuple(output.shape)}. "
+            "Use CrossEntropyLoss for several outputs, and skorch.NeuralNetBinaryClassifier for a single one."
         )
-    return output
+    return output.reshape(-1)
 
 
 def _two_classes(margin):
     import torch
 
-    return torch.cat([torch.zeros_like(margin), margin], dim=1)
+    return torch.stack([torch.zeros_like(margin), margin], dim=1)
 
 
-def rows_dataset(X, dtype):
-    """``X`` as a torch dataset that hands out whole batches: the loader's walk over single rows costs more than a net."""
+def _complemented(proba):
+    import torch
+
+    return torch.stack([1 - proba, proba], dim=1)
+
+
+def _shifted(logits, shift):
+    """Logits of two classes with ``shift`` more in favour of the second, as the rows (0, d)."""
+    xp = array_namespace(logits)
+    margin = logits[:, 1] - logits[:, 0] + shift
+    return xp.stack([xp.zeros_like(margin), margin], axis=1)
+
+
+def is_binary(net):
+    """Whether a skorch net takes a single output for two classes, and decides by its threshold."""
+    from skorch import NeuralNetBinaryClassifier
+
+    return isinstance(net, NeuralNetBinaryClassifier)
+
+
+def _threshold_shift(net):
+    """Log-odds at which ``predict`` changes its mind; zero for a threshold of one half."""
+    if not is_binary(net):
+        return 0.0
+    if not 0 < net.threshold < 1:
+        raise ValueError(f"threshold must lie between 0 and 1; with {net.threshold!r} the net predicts one class only.")
+    return float(np.log(net.threshold / (1 - net.threshold)))
+
+
+def own_input(net, X, dtype):
+    """Samples in the form in which the net's own methods take them fastest."""
+    import torch
+    from skorch.dataset import Dataset
+
+    if not isinstance(X, torch.Tensor):
+        X = torch.from_numpy(np.require(to_numpy(X), requirements=["C", "W"]))
+    X = X.detach().to(dtype)
+    loader = set(net.get_params_for("iterator_valid")) - {"batch_size"}
+    if net.dataset is Dataset and net.iterator_valid is torch.utils.data.DataLoader and not loader:
+        return rows_dataset(X)
+    # The user's own loading: workers, pinned memory, a dataset that transforms. Give it what it is made for.
+    return to_numpy(X)
+
+
+def rows_dataset(X):
+    """A tensor as a torch dataset that hands out whole batches, since a walk over single rows costs more than a net."""
     import torch
 
     class Rows(torch.utils.data.Dataset):
-        def __init__(self, X):
-            self.X = X
-
         def __len__(self):
-            return len(self.X)
+            return len(X)
 
         def __getitem__(self, index):
-            return self.X[index], 0
+            return X[index], 0
 
         def __getitems__(self, indices):
-            return [(row, 0) for row in self.X[torch.as_tensor(indices, device=self.X.device)].unbind(0)]
+            return [(row, 0) for row in X[torch.as_tensor(indices, device=X.device)].unbind(0)]
 
-    if not isinstance(X, torch.Tensor):
-        X = torch.from_numpy(np.require(to_numpy(X), requirements=["W"]))
-    return Rows(X.detach().to(dtype))
+    return Rows()
 
 
 @contextlib.contextmanager
-def evaluating(module):
-    """Keep ``module`` in eval mode, its parameters out of the graph, and leave it as it was found.
+def evaluating(*modules):
+    """Keep modules in eval mode, their parameters out of the graph, and leave them as they were found.
 
-    Raises no error where the module changes its buffers all the same, but says so: such a model answers differently
-    after it was asked.
+    Warns
+    -----
+    AttackFailureWarning
+        A module changed its buffers all the same. They are put back, but its answers depended on what it was asked
+        before.
     """
-    modes = [(part, part.training) for part in module.modules()]
-    frozen = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    buffers = [(name, buffer, buffer._version) for name, buffer in module.named_buffers()]
+    import torch
+
+    # A criterion may be any callable.
+    modules = [module for module in modules if isinstance(module, torch.nn.Module)]
+    parts = [part for module in modules for part in module.modules()]
+    modes = [(part, part.training) for part in parts]
+    wanted = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    buffers = [
+        (part, name, buffer, buffer._version, buffer.detach().clone())
+        for part in parts
+        for name, buffer in part.named_buffers(recurse=False)
+    ]
     try:
-        module.eval()
-        for parameter in frozen:
+        for module in modules:
+            module.eval()
+        for parameter in wanted:
             parameter.requires_grad_(False)
-        yield
+        with _differentiable_rnn(parts):
+            yield
     finally:
-        for parameter in frozen:
+        for parameter in wanted:
             parameter.requires_grad_(True)
         for part, training in modes:
             part.training = training
-    changed = [name for name, buffer, version in buffers if buffer._version != version]
+        changed = _restore(buffers)
     if changed:
         warnings.warn(
-            f"{type(module).__name__} changed its buffers ({', '.join(changed)}) while it was asked in eval mode: its "
-            "answers depend on what it was asked before. Make its forward pass free of side effects in eval mode.",
+            f"{type(modules[0]).__name__} changed its buffers ({', '.join(changed)}) while it was asked in eval mode: "
+            "its answers depend on what it was asked before. Make its forward pass free of side effects in eval mode.",
             AttackFailureWarning,
             stacklevel=2,
         )
 
 
-def _dtype_and_device(module, net):
+def _restore(buffers):
+    """Put buffers back; returns the names of those that had changed."""
     import torch
 
-    for tensor in (*module.parameters(), *module.buffers()):
+    changed = set()
+    for part, name, buffer, version, value in buffers:
+        if getattr(part, name, None) is not buffer:
+            setattr(part, name, buffer)
+            changed.add(name)
+        if buffer._version != version:
+            with torch.no_grad():
+                buffer.copy_(value)
+            changed.add(name)
+    return sorted(changed)
+
+
+def _differentiable_rnn(parts):
+    """Recurrent layers of cuDNN have no backward pass in eval mode; torch's own kernels have."""
+    import torch
+
+    for part in parts:
+        if isinstance(part, torch.nn.RNNBase) and any(weight.is_cuda for weight in part.parameters()):
+            return torch.backends.cudnn.flags(enabled=False)
+    return contextlib.nullcontext()
+
+
+def dtype_and_device(net, *, lazy=False):
+    """Floating-point dtype and device in which the module of a skorch net computes.
+
+    ``lazy`` lets parameters be of unknown shape.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        The net is not initialized, or has lazy parameters that have seen no data.
+    """
+    import torch
+
+    if not getattr(net, "initialized_", False):
+        raise NotFittedError(f"this {type(net).__name__} is not initialized; call `fit` or `initialize` first.")
+    tensors = (*net.module_.parameters(), *net.module_.buffers())
+    if not lazy and any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors):
+        raise NotFittedError(
+            f"this {type(net).__name__} has lazy parameters, whose shapes are not known before data comes; call `fit` "
+            "first."
+        )
+    for tensor in tensors:
         if tensor.is_floating_point():
             return tensor.dtype, tensor.device
-    return torch.float32, torch.device(net.device or "cpu")
+    return torch.get_default_dtype(), torch.device(net.device or "cpu")

@@ -3,7 +3,7 @@
 import warnings
 
 import numpy as np
-from sklearn.utils.validation import check_consistent_length
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from skart._core._arrays import to_numpy
 from skart._core._balls import norm_of
@@ -48,12 +48,11 @@ def robust_accuracy_score(estimator, X, y, *, attack, per_sample=False):
     True
     """
     check_consistent_length(X, y)
-    y = np.asarray(to_numpy(y))
-    aimed = bind_attack(attack, estimator)
-    clean = np.asarray(to_numpy(estimator.predict(X))) == y
-    # A targeted attack reads y as targets only if they are given; the true labels would be the wrong ones.
-    X_adv = aimed.transform(X, None if getattr(aimed, "target", None) == "given" else y)
-    withstood = clean & (np.asarray(to_numpy(estimator.predict(X_adv))) == y)
+    check_labels_serve(attack)
+    y = column_or_1d(to_numpy(y))
+    clean = _predict(estimator, X) == y
+    X_adv = bind_attack(attack, estimator).transform(X, y)
+    withstood = clean & (_predict(estimator, X_adv) == y)
     return withstood if per_sample else float(withstood.mean())
 
 
@@ -67,10 +66,12 @@ def minimal_distances(estimator, X, y=None, *, attack):
     X : array-like, tensor or data frame of shape (n_samples, ...)
         Clean samples.
     y : array-like of shape (n_samples,), default=None
-        True labels: samples that the model gets wrong have distance zero. ``None`` takes its predictions.
+        True labels: samples that the model gets wrong have distance zero. ``None`` takes its predictions. With
+        ``target="given"``, the target of each sample.
     attack : attack
         Preferably one that looks for small perturbations, for example
-        ``FastGradientMethod(minimal=True)``; another gives upper bounds.
+        ``FastGradientMethod(minimal=True)``; another gives upper bounds. With ``attack.estimator=None`` a copy is
+        aimed at ``estimator``; the samples of one with an estimator of its own succeed if they deceive ``estimator``.
 
     Returns
     -------
@@ -88,11 +89,13 @@ def minimal_distances(estimator, X, y=None, *, attack):
     >>> minimal_distances(clf, X, y, attack=attack).shape
     (150,)
     """
-    aimed = bind_attack(attack, estimator)
-    result = aimed.run(X, y)
-    distances = np.where(result.success, result.distance, np.inf)
-    if y is not None and getattr(aimed, "target", None) is None:
-        distances[np.asarray(to_numpy(estimator.predict(X))) != np.asarray(to_numpy(y))] = 0.0
+    untargeted = getattr(attack, "target", None) is None
+    clean = _predict(estimator, X) if untargeted else None
+    y = clean if y is None else column_or_1d(to_numpy(y))
+    result, success = _run(attack, estimator, X, y)
+    distances = np.where(success, result.distance, np.inf)
+    if untargeted:
+        distances[clean != y] = 0.0
     return distances
 
 
@@ -111,7 +114,9 @@ def empirical_robustness(estimator, X, *, attack, per_sample=False):
     X : array-like, tensor or data frame of shape (n_samples, ...)
         Clean samples.
     attack : attack
-        One of skart's attacks, untargeted; the paper takes one that looks for small perturbations.
+        One of skart's attacks, untargeted; the paper takes one that looks for small perturbations. With
+        ``attack.estimator=None`` a copy is aimed at ``estimator``; the samples of one with an estimator of its own
+        succeed if they deceive ``estimator``.
     per_sample : bool, default=False
         Return the relative perturbation of each sample, NaN where the attack failed.
 
@@ -136,21 +141,19 @@ def empirical_robustness(estimator, X, *, attack, per_sample=False):
     >>> bool(0 < empirical_robustness(clf, X, attack=attack) < 1)
     True
     """
-    aimed = bind_attack(attack, estimator)
-    if getattr(aimed, "target", None) is not None:
+    if getattr(attack, "target", None) is not None:
         raise ValueError("empirical_robustness is defined for untargeted attacks; give one with target=None.")
-    result = aimed.run(X)
-    norm = getattr(aimed, "norm", 2)
+    result, success = _run(attack, estimator, X, _predict(estimator, X))
     host = X.to_numpy() if hasattr(X, "to_numpy") else to_numpy(X)
-    size = norm_of(np.asarray(host, dtype=np.float64), norm)
-    with np.errstate(divide="ignore"):
-        relative = np.where(result.success, result.distance / size, np.nan)
+    size = norm_of(np.asarray(host, dtype=np.float64), getattr(attack, "norm", 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(success, result.distance / size, np.nan)
     if per_sample:
         return relative
-    if not result.success.any():
+    if not success.any():
         warnings.warn(
-            f"{type(aimed).__name__} succeeded on none of {len(relative)} samples, so the empirical robustness is not "
-            "defined. Raise eps or the number of steps, or take `minimal_distances`, which counts failures as infinite.",
+            f"{type(attack).__name__} succeeded on none of {len(relative)} samples, so the empirical robustness is "
+            "not defined. Raise eps or the number of steps, or take `minimal_distances`, where failures are infinite.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -199,3 +202,27 @@ def loss_sensitivity(estimator, X, y, *, per_sample=False, batch_size=256):
     grad = to_numpy(loss_gradient(estimator, X, y, batch_size=batch_size)).astype(np.float64)
     values = norm_of(grad, 2)
     return values if per_sample else float(values.mean())
+
+
+def check_labels_serve(attack):
+    """Raise for an attack that reads ``y`` as targets, where ``y`` are the true labels."""
+    if isinstance(getattr(attack, "target", None), str) and attack.target == "given":
+        raise ValueError(
+            "a score has the true labels as y, and an attack with target='given' would take them for targets; use a "
+            "class label, 'least_likely', 'runner_up', 'random' or None."
+        )
+
+
+def _predict(estimator, X):
+    return np.asarray(to_numpy(estimator.predict(X)))
+
+
+def _run(attack, estimator, X, y):
+    """The attack's result, and whether each of its samples deceives ``estimator``."""
+    aimed = bind_attack(attack, estimator)
+    result = aimed.run(X, y)
+    if attack.estimator is None:
+        return result, result.success
+    # The attack judged its samples by the model that it is aimed at; here it is another one that counts.
+    hit = _predict(estimator, result.X_adv) == result.y
+    return result, ~hit if getattr(aimed, "target", None) is None else hit

@@ -5,7 +5,7 @@ from sklearn.metrics import get_scorer
 
 from skart._core._arrays import to_numpy
 from skart.attacks._base import BaseAttack, bind_attack
-from skart.metrics._robustness import loss_sensitivity, minimal_distances, robust_accuracy_score
+from skart.metrics._robustness import check_labels_serve, loss_sensitivity, minimal_distances, robust_accuracy_score
 
 __all__ = ["make_robustness_scorer", "neg_loss_sensitivity"]
 
@@ -24,10 +24,8 @@ class _RobustnessScorer:
         if self.metric == "median_distance":
             distances = minimal_distances(estimator, X, y, attack=self.attack)
             return float(np.median(np.minimum(distances, self.max_distance)))
-        aimed = bind_attack(self.attack, estimator)
-        X_adv = aimed.transform(X, None if getattr(aimed, "target", None) == "given" else to_numpy(y))
-        scorer = get_scorer(self.metric) if isinstance(self.metric, str) else self.metric
-        return scorer(estimator, X_adv, y)
+        X_adv = bind_attack(self.attack, estimator).transform(X, to_numpy(y))
+        return clean_scorer(self.metric)(estimator, X_adv, y)
 
     def __repr__(self):
         return f"make_robustness_scorer({self.attack!r}, metric={self.metric!r}, max_distance={self.max_distance!r})"
@@ -69,14 +67,20 @@ def make_robustness_scorer(attack, metric="accuracy", *, max_distance=np.inf):
     """
     if not isinstance(attack, BaseAttack):
         raise TypeError(f"attack must be one of skart's attacks, an instance; got {attack!r}.")
+    check_labels_serve(attack)
     if isinstance(metric, str):
         if metric not in ("accuracy", "median_distance"):
             get_scorer(metric)  # raises for an unknown name, and lists the known ones
     elif not callable(metric):
-        raise TypeError(f"metric must be the name of a scorer or a callable (estimator, X, y) -> float; got {metric!r}.")
+        raise TypeError(f"metric must be a scorer's name or a callable (estimator, X, y) -> float; got {metric!r}.")
     if not max_distance > 0:
         raise ValueError(f"max_distance must be positive; got {max_distance!r}.")
     return _RobustnessScorer(attack, metric, max_distance)
+
+
+def clean_scorer(metric):
+    """The scorer itself, whether given or named."""
+    return get_scorer(metric) if isinstance(metric, str) else metric
 
 
 def neg_loss_sensitivity(estimator, X, y):

@@ -2,5 +2,17 @@
 
 from skart.oracles._functions import class_gradient, logits, loss_gradient, proba
 from skart.oracles._oracle import Oracle, as_oracle
+from skart.oracles._tree_ensemble import LeafBoxes, TreeEnsemble
+from skart.oracles._trees import get_trees
 
-__all__ = ["Oracle", "as_oracle", "class_gradient", "logits", "loss_gradient", "proba"]
+__all__ = [
+    "LeafBoxes",
+    "Oracle",
+    "TreeEnsemble",
+    "as_oracle",
+    "class_gradient",
+    "get_trees",
+    "logits",
+    "loss_gradient",
+    "proba",
+]

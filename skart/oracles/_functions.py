@@ -1,10 +1,12 @@
 """The oracle's answers as plain functions: gradients, logits and probabilities of a fitted estimator."""
 
+from numbers import Integral
+
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from skart._core._arrays import one_hot, per_sample, to_numpy
-from skart._core._objectives import LOSSES, check_loss
+from skart._core._objectives import LOSSES, check_loss, log_softmax
 from skart.oracles._oracle import Oracle, find_labels
 from skart.utils._containers import Container
 from skart.utils._validation import check_labels, check_samples
@@ -74,7 +76,7 @@ def class_gradient(estimator, X, label=None, logits=True, *, batch_size=256):
     label : label, array-like of shape (n_samples,) or None, default=None
         Class, or the class of each sample, whose gradient is wanted. ``None``: all classes.
     logits : bool, default=True
-        Gradients of the logits; ``False``: of the probabilities (softmax of the logits).
+        Gradients of the logits; ``False``: of the probabilities, the softmax of the logits.
     batch_size : int, default=256
         Samples that are sent through the model together: one forward pass, and one backward pass for each class.
 
@@ -111,8 +113,7 @@ def class_gradient(estimator, X, label=None, logits=True, *, batch_size=256):
         scores, pullback = oracle.vjp(x)
         weights = None
         if not logits:
-            shifted = xp.exp(scores - xp.max(scores, axis=1, keepdims=True))
-            weights = shifted / xp.sum(shifted, axis=1, keepdims=True)
+            weights = xp.exp(log_softmax(scores if oracle._bound.public is None else oracle._bound.public(scores)))
 
         def pull(chosen):
             cotangent = xp.astype(chosen, scores.dtype)
@@ -132,8 +133,8 @@ def class_gradient(estimator, X, label=None, logits=True, *, batch_size=256):
 def logits(estimator, X, *, batch_size=256):
     """Smooth scores of a fitted classifier.
 
-    Log-probabilities up to a constant for each row where ``predict_proba`` is smooth and ``predict`` follows it, decision
-    values otherwise; a binary margin d is the row (0, d).
+    Log-probabilities up to a constant for each row where ``predict_proba`` is smooth and ``predict`` follows it,
+    decision values otherwise; a binary margin d is the row (0, d).
 
     Parameters
     ----------
@@ -201,6 +202,7 @@ def _ask(estimator, X, owner):
 
 
 def _batched(function, oracle, X, container, batch_size, *per_row):
+    check_scalar(batch_size, "batch_size", Integral, min_val=1)
     x = oracle.asarray(X)
     with oracle:
         parts = [

@@ -71,6 +71,17 @@ class Oracle:
     An oracle is also a context manager. Inside ``with oracle:`` nets stay in eval mode and are put back at the end;
     outside, each call does so by itself.
 
+    Parameters
+    ----------
+    estimator : estimator
+        A fitted classifier.
+    X : array of shape (n_samples, ...), torch tensor or data frame
+        Samples in the form in which they will be asked.
+    check : bool, default=True
+        Whether to compare the gradient rule with the estimator's own output.
+    container : Container, default=None
+        The caller's columns, where ``X`` has lost them already.
+
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -83,14 +94,28 @@ class Oracle:
         Samples sent forward through the model, and samples to which a cotangent was pulled back.
     varies : bool
         Whether the model gave two answers to the same question when it was made.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from skart.oracles import Oracle
+    >>> X, y = load_iris(return_X_y=True)
+    >>> oracle = Oracle(DecisionTreeClassifier().fit(X, y), X)
+    >>> oracle.access
+    'scores'
     """
 
     def __init__(self, estimator, X, *, check=True, container=None):
-        if not hasattr(estimator, "predict"):
+        try:
+            estimator.predict  # noqa: B018
+        except AttributeError as error:
+            # A search without refit says why it does not predict.
+            why = f" {error.__cause__}." if error.__cause__ else ""
             raise TypeError(
-                f"{estimator!r} is not a classifier: it has no `predict`. Give a fitted scikit-learn-compatible "
+                f"{estimator!r} is not a classifier: it has no `predict`.{why} Give a fitted scikit-learn-compatible "
                 "classifier (an instance, not a class)."
-            )
+            ) from None
         check_is_fitted(estimator)
         self.estimator = estimator
         self.n_forward = self.n_pulled = 0
@@ -147,14 +172,18 @@ class Oracle:
     def labels(self, X):
         """The estimator's own predictions: (n_samples,), entries of ``classes_``."""
         with self._session():
-            return np.asarray(to_numpy(self._own("predict", X)))
+            labels = np.asarray(to_numpy(self._own("predict", X)))
+        # CatBoost answers a column where there are three classes or more.
+        return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
     def positions(self, X):
         """The estimator's own predictions as positions in ``classes_``: (n_samples,)."""
         labels = self.labels(X)
         position, known = find_labels(labels, self.classes_)
         if not known.all():
-            raise ValueError(f"`predict` returned {labels[~known][0]!r}, which is not in classes_ {self.classes_}.")
+            raise ValueError(
+                f"`predict` returned {labels[~known].tolist()[0]!r}, which is not in classes_ {self.classes_}."
+            )
         return position
 
     def proba(self, X):
@@ -210,28 +239,59 @@ class Oracle:
         n_samples = X.shape[0]
         self.n_forward += n_samples
 
-        def pullback(cotangent):
-            self.n_pulled += n_samples
-            return pull(cotangent)
+        def counted(pull):
+            def pullback(cotangent):
+                self.n_pulled += n_samples
+                return pull(cotangent)
 
+            return pullback
+
+        pullback = counted(pull)
+        if hasattr(pull, "last"):
+            pullback.last = counted(pull.last)
         return output, pullback
 
     def _own(self, method, X):
         """Call the estimator's own method on an array of this oracle."""
-        self.n_forward += X.shape[0]
         function = getattr(self.estimator, method)
+        try:
+            answer = function(self._own_input(X))
+        except (RuntimeError, TypeError, ValueError):
+            answer = self._own_cast(function, X)
+            if answer is None:
+                raise
+        self.n_forward += X.shape[0]
+        return answer
+
+    def _own_cast(self, function, X):
+        """Ask once more in the other precision, or return None: a bare net in a Pipeline takes that of its module."""
+        if not self._backend.is_torch or self._bound.own_input is not None or self._cast is not None:
+            return None
+        self._cast = np.float32 if to_numpy(X).dtype == np.float64 else np.float64
+        try:
+            return function(self._own_input(X))
+        except (RuntimeError, TypeError, ValueError):
+            self._cast = None
+            return None
+
+    def _own_input(self, X):
+        """An array of this oracle in the form that the estimator's own methods take."""
         if self._bound is not None and self._bound.own_input is not None:
-            return function(self._bound.own_input(X))
+            return self._bound.own_input(X)
         X = to_numpy(X)
         if self._cast is not None:
             X = X.astype(self._cast)
         names = getattr(self.estimator, "feature_names_in_", None)
-        if X.ndim == 2 and self._container.is_frame and (names is not None or not hasattr(self.estimator, "n_features_in_")):
+        if (
+            X.ndim == 2
+            and self._container.is_frame
+            and (names is not None or not hasattr(self.estimator, "n_features_in_"))
+        ):
             X = frame(X, self._container.columns, self._container.kind)
         elif X.ndim == 2 and names is not None and len(names) == X.shape[1]:
             # Fitted on a frame, asked with an array: the caller knows, and need not be told at every pass.
             X = frame(X, list(names))
-        return function(X)
+        return X
 
     def _own_scores(self, X):
         for method in ("predict_proba", "decision_function", "predict"):
@@ -240,19 +300,15 @@ class Oracle:
         return None
 
     def _check(self, X):
-        """Ask the first rows twice, and compare the rule with the answer."""
+        """Ask the first rows twice, and compare the rule with the answer.
+
+        The rule's pass is the second one where it says the same. Only where it does not is the estimator asked again,
+        to tell a model that varies from a rule that is wrong.
+        """
         with self._session():
-            try:
-                method, first = self._own_scores(X)
-            except (RuntimeError, TypeError, ValueError):
-                # A step of the Pipeline is a net that takes float32 only: hand it what it takes.
-                if not self._backend.is_torch or self._bound.own_input is not None or self._cast is not None:
-                    raise
-                self._cast = np.float32
-                method, first = self._own_scores(X)
-            second = self._own_scores(X)[1]
-            self.varies = not _same(first, second)
-            if self._bound is None or self.varies:
+            method, first = self._own_scores(X)
+            if self._bound is None:
+                self.varies = not _same(first, self._own_scores(X)[1])
                 return
             logits = to_numpy(self.logits(X))
             if logits.ndim != 2 or logits.shape[1] < 2:
@@ -267,9 +323,16 @@ class Oracle:
             if method == "predict_proba" and hasattr(self.estimator, "decision_function"):
                 answers.append(("decision_function", np.asarray(to_numpy(self._own("decision_function", X)))))
             errors = [_disagreement(logits, *answer) for answer in answers]
-            worst = np.min([error.max() if self._bound.continuous else np.median(error) for error in errors])
             single = self._cast is not None or logits.dtype == np.float32 or self._backend.is_torch
-            if not worst <= (5e-3 if single else 1e-6):
+            tolerance = 5e-3 if single else 1e-6
+            # Closer than two answers of one model need be.
+            if method != "predict" and min(error.max() for error in errors) <= min(tolerance, 1e-5):
+                return
+            self.varies = not _same(first, self._own_scores(X)[1])
+            if self.varies:
+                return
+            worst = np.min([error.max() if self._bound.continuous else np.median(error) for error in errors])
+            if not worst <= tolerance:
                 raise ValueError(
                     f"the gradient rule of {type(self.estimator).__name__} does not compute what the model's own "
                     f"{method} says (relative difference {worst:.2g} on the first {X.shape[0]} samples). Attacks "
@@ -282,15 +345,24 @@ class Oracle:
             if not hasattr(self, "_n_outputs"):
                 self._n_outputs = self.logits(self.asarray(X[:1])).shape[1]
             return np.arange(self._n_outputs)
-        classes = getattr(self.estimator, "classes_", None)
-        if classes is None:
-            raise TypeError(f"{type(self.estimator).__name__} has no `classes_`: it is not a fitted classifier.")
-        if isinstance(classes, list) or np.ndim(classes) != 1:
-            raise TypeError(f"{type(self.estimator).__name__} has several outputs; skart attacks one label a sample.")
-        classes = np.asarray(classes)
-        if len(classes) < 2:
-            raise ValueError(f"{type(self.estimator).__name__} knows one class only, {classes[0]!r}; nothing to leave.")
-        return classes
+        return classes_of(self.estimator)
+
+
+def classes_of(estimator):
+    """Labels of a fitted classifier, in the order of the columns of its scores."""
+    name = type(estimator).__name__
+    classes = getattr(estimator, "classes_", None)
+    if classes is None:
+        raise TypeError(
+            f"{name} has no `classes_`: it is not a fitted classifier. Attacks change what a classifier says; give one "
+            "that predicts labels."
+        )
+    if isinstance(classes, list) or np.ndim(classes) != 1:
+        raise TypeError(f"{name} has several outputs; skart attacks one label a sample.")
+    classes = np.asarray(classes)
+    if len(classes) < 2:
+        raise ValueError(f"{name} knows one class only, {classes.tolist()[0]!r}; nothing to leave.")
+    return classes
 
 
 def find_labels(labels, classes):

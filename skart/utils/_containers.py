@@ -46,10 +46,10 @@ class Container:
         if not self.is_frame:
             return array
         wrapped = frame(array, self.columns, self.kind, self.index)
-        if self.kind == "pandas" and original is not None:
+        if original is not None:
             same = np.all(array == to_numpy(original), axis=0)
             kept = {name: dtype for name, dtype, stayed in zip(self.columns, self.dtypes, same, strict=True) if stayed}
-            wrapped = wrapped.astype(kept)
+            wrapped = wrapped.astype(kept) if self.kind == "pandas" else wrapped.cast(kept)
         return wrapped
 
 

@@ -52,28 +52,38 @@ def check_labels(y, classes, n_samples, *, find, owner):
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise ValueError(
-            f"{owner} expects labels y of shape (n_samples,), entries of classes_, not one-hot; got shape {labels.shape}."
+            f"{owner} expects labels y of shape (n_samples,), entries of classes_, not one-hot; got shape "
+            f"{labels.shape}."
         )
     if len(labels) != n_samples:
         raise ValueError(f"X has {n_samples} samples and y has {len(labels)}; they must be as many.")
     position, known = find(labels, classes)
     if not known.all():
-        raise ValueError(f"y holds {labels[~known][0]!r}, a class unknown to the model; its classes are {classes}.")
+        hint = ""
+        if labels.dtype.kind not in "biuf" and np.asarray(classes).dtype.kind in "iu":
+            hint = (
+                " A bare skorch net knows its classes by position only; skart.estimators.SkorchClassifier around it "
+                "takes labels of any kind."
+            )
+        raise ValueError(
+            f"y holds {labels[~known].tolist()[0]!r}, a class unknown to the model; its classes are {classes}.{hint}"
+        )
     return position
 
 
-def check_eps(eps, shape):
-    """Radius as a float, or as an array of one radius for each feature."""
-    if np.ndim(eps) == 0:
-        return float(eps)
-    eps = np.asarray(eps, dtype=np.float64)
-    if eps.shape != shape:
+def check_eps(eps, shape, *, name="eps", positive=False):
+    """Length in the units of the data as a float, or as an array of one length for each feature."""
+    checked = np.asarray(to_numpy(eps), dtype=np.float64)
+    if checked.ndim > 0 and checked.shape != shape:
         raise ValueError(
-            f"eps has shape {eps.shape} where a sample has shape {shape}; give one number, or one for each feature."
+            f"{name} has shape {checked.shape} where a sample has shape {shape}; give one number, or one for each "
+            "feature."
         )
-    if not np.all(np.isfinite(eps)) or np.any(eps < 0):
-        raise ValueError("eps must be finite and not negative for every feature.")
-    return eps
+    if not np.all(np.isfinite(checked)) or np.any(checked < 0) or (positive and not np.all(checked)):
+        raise ValueError(
+            f"{name} must be finite and {'positive' if positive else 'not negative'} for every feature; got {eps!r}."
+        )
+    return checked if checked.ndim else float(checked)
 
 
 def check_clip_values(clip_values, shape):
@@ -98,15 +108,22 @@ def check_clip_values(clip_values, shape):
 
 
 def check_range(X, low, high, *, owner, hint=""):
-    """Raise where samples lie outside the range; bounds are compared in the dtype of the samples."""
+    """Whether all samples lie in the range to the last bit; bounds are compared in the dtype of the samples.
+
+    Data that was scaled to a range (by a :class:`~sklearn.preprocessing.MinMaxScaler`, say) ends a rounding beyond it;
+    samples farther outside are an error.
+    """
     values = to_numpy(X)
     low, high = (np.asarray(bound).astype(values.dtype) for bound in (low, high))
     if np.all(values >= low) and np.all(values <= high):
-        return
+        return True
+    beyond = np.maximum(low - values, values - high)
+    if np.all(beyond <= 4 * np.spacing(np.maximum(np.abs(low), np.abs(high)))):
+        return False
     raise ValueError(
-        f"{owner}: X spans [{values.min():.6g}, {values.max():.6g}], outside clip_values=({low.min():.6g}, {high.max():.6g})"
-        f"{' of its feature' if low.ndim else ''}. Scale the data to the range, give the data's own range, or use "
-        f"clip_values='fit' to take the range seen in fit.{hint}"
+        f"{owner}: X spans [{values.min():.6g}, {values.max():.6g}], outside clip_values=({low.min():.6g}, "
+        f"{high.max():.6g}){' of its feature' if low.ndim else ''}, by up to {beyond.max():.2g}. Scale the data to the "
+        f"range, give the data's own range, or use clip_values='fit' to take the range seen in fit.{hint}"
     )
 
 
@@ -122,8 +139,9 @@ def check_mask(mask, shape, names, *, owner):
         free = given
     elif given.dtype.kind in "iu" and given.ndim == 1:
         n_features = int(np.prod(shape))
-        if given.size and (given.min() < -n_features or given.max() >= n_features):
-            raise ValueError(f"{owner}: mask names feature {given.max()} of {n_features}; positions start at 0.")
+        outside = given[(given < -n_features) | (given >= n_features)]
+        if outside.size:
+            raise ValueError(f"{owner}: mask names feature {outside[0]} of {n_features}; positions start at 0.")
         free = np.zeros(n_features, dtype=bool)
         free[given] = True
         free = free.reshape(shape)
@@ -133,7 +151,7 @@ def check_mask(mask, shape, names, *, owner):
                 f"{owner}: mask gives column names, but neither X nor the fitted model has any. Pass a data frame, or "
                 "give positions or a boolean array."
             )
-        unknown = [name for name in given if name not in list(names)]
+        unknown = [name for name in given.tolist() if name not in list(names)]
         if unknown:
             raise ValueError(f"{owner}: mask names {unknown[0]!r}, which is no column of X; columns are {list(names)}.")
         free = np.isin(np.asarray(names, dtype=object), given)

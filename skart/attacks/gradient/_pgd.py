@@ -8,6 +8,7 @@ import numpy as np
 from skart._core._search import best_of, projected_ascent
 from skart.attacks._base import GradientAttack
 from skart.utils._sklearn_compat import Interval
+from skart.utils._validation import check_eps
 
 __all__ = ["BasicIterativeMethod", "ProjectedGradientDescent"]
 
@@ -23,16 +24,11 @@ class _IterativeAttack(GradientAttack):
     }
 
     def _search(self, shape):
-        eps_step = self.eps_step
-        if eps_step is None:
+        if self.eps_step is None:
             # 2.5 radii in all let an iterate cross the ball and settle on its far side.
-            eps_step = 2.5 * np.asarray(self.eps, dtype=np.float64) / self.max_iter
-        elif np.ndim(eps_step) > 0 and np.shape(eps_step) != shape:
-            raise ValueError(
-                f"eps_step has shape {np.shape(eps_step)} where a sample has shape {shape}; give one number, or one for "
-                "each feature."
-            )
-        eps_step = float(eps_step) if np.ndim(eps_step) == 0 else np.asarray(eps_step, dtype=np.float64)
+            eps_step = 2.5 * check_eps(self.eps, shape) / self.max_iter
+        else:
+            eps_step = check_eps(self.eps_step, shape, name="eps_step", positive=True)
         return partial(projected_ascent, eps_step=eps_step, max_iter=self.max_iter, early_stop=self.early_stop)
 
 
@@ -155,9 +151,7 @@ class ProjectedGradientDescent(_IterativeAttack):
         self.verbose = verbose
 
     def _perturb(self, x, *, objective, ball, draw):
-        starts = (
-            x if k == 0 and not self.random_start else ball.sample(draw(k)) for k in range(self.n_restarts)
-        )
+        starts = (x if k == 0 and not self.random_start else ball.sample(draw(k)) for k in range(self.n_restarts))
         return best_of(starts, objective, self._search(tuple(x.shape[1:])), ball=ball).x
 
 

@@ -1,0 +1,5 @@
+"""Adapters that make foreign models scikit-learn classifiers."""
+
+from skart.estimators._skorch import SkorchClassifier
+
+__all__ = ["SkorchClassifier"]

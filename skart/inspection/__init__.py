@@ -1,0 +1,5 @@
+"""Displays of robustness, in the form of scikit-learn's."""
+
+from skart.inspection._security_curve import SecurityCurveDisplay
+
+__all__ = ["SecurityCurveDisplay"]

@@ -1,0 +1,92 @@
+"""What is public in skart, found by walking its packages, and the one table of instances that contracts are held on."""
+
+import importlib
+import inspect
+import pkgutil
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+import skart
+from skart.attacks import BaseAttack
+from tests.common._models import net_of_any_size
+
+# Instances for classes that need arguments, or whose defaults do not suit the checks; each class stands once. An entry
+# takes the class and returns a list. What is not named here is made without arguments.
+INSTANCES = {
+    # Data of the checks lies far outside the default range, (0, 1): a range from the data, and a range that holds it.
+    "FeatureSqueezing": lambda cls: [cls(clip_values="fit"), cls(clip_values=(-200, 200))],
+    # Few steps, for speed; and without its random start, so that the checks on the order of samples are met once.
+    "ProjectedGradientDescent": lambda cls: [cls(max_iter=4), cls(max_iter=4, random_start=False, clip_values="fit")],
+    "BasicIterativeMethod": lambda cls: [cls(max_iter=4)],
+    "SkorchClassifier": lambda cls: [
+        cls(net_of_any_size(), n_features_param="module__n_inputs", n_classes_param="module__n_outputs")
+    ],
+    "FastGradientMethod": lambda cls: [cls(), cls(minimal=True), cls(norm=2, clip_values="fit")],
+}
+
+
+def public_modules():
+    """Names of skart's public modules and packages."""
+    names = ["skart"]
+    for module in pkgutil.walk_packages(skart.__path__, "skart."):
+        if not any(part.startswith("_") for part in module.name.split(".")):
+            names.append(module.name)
+    return sorted(names)
+
+
+def public_objects():
+    """Public classes and functions by qualified name, each once."""
+    found = {}
+    for module_name in public_modules():
+        module = importlib.import_module(module_name)
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.isclass(thing) or inspect.isfunction(thing):
+                found[f"{thing.__module__}.{thing.__qualname__}"] = thing
+    return found
+
+
+def public_estimators():
+    """Public estimator classes that can be instantiated."""
+    return [
+        thing
+        for thing in public_objects().values()
+        if inspect.isclass(thing) and issubclass(thing, BaseEstimator) and not inspect.isabstract(thing)
+    ]
+
+
+def public_attacks():
+    """Public attack classes."""
+    return [cls for cls in public_estimators() if issubclass(cls, BaseAttack)]
+
+
+def instances(cls, table=INSTANCES):
+    """Instances of an estimator class on which contracts are held."""
+    if cls.__name__ in table:
+        return table[cls.__name__](cls)
+    try:
+        return [cls()]
+    except TypeError as error:
+        raise AssertionError(
+            f"{cls.__name__} cannot be made without arguments ({error}), and tests/common/_discovery.py has no entry "
+            "for it: add one to INSTANCES."
+        ) from None
+
+
+def make_attack(cls, estimator=None, **params):
+    """An attack of this class with those of the parameters that it has, and a fixed random state."""
+    names = inspect.signature(cls).parameters
+    params = {"random_state": 0, **params}
+    return cls(estimator, **{name: value for name, value in params.items() if name in names})
+
+
+def has(cls, *names):
+    """Whether a class takes all of these parameters."""
+    return set(names) <= set(inspect.signature(cls).parameters)
+
+
+def distance(X, X_adv, norm):
+    """Norm of each perturbation, computed in float64 by NumPy alone."""
+    delta = np.asarray(X_adv, dtype=np.float64) - np.asarray(X, dtype=np.float64)
+    return np.linalg.norm(delta.reshape(len(delta), -1), ord=norm, axis=1)

@@ -1,0 +1,23 @@
+"""Contract 1: every public estimator passes scikit-learn's checks."""
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from tests.common._discovery import instances, public_estimators
+
+ALL = [estimator for cls in public_estimators() for estimator in instances(cls)]
+
+
+def expected_failures(estimator):
+    """Checks that an estimator is known to fail, each with its reason."""
+    if getattr(estimator, "random_start", False):
+        # Both checks set an integer random_state; it fixes the draws of a whole call.
+        reason = "a sample's random start depends on its place in the batch"
+        return {"check_methods_sample_order_invariance": reason, "check_methods_subset_invariance": reason}
+    return {}
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(ALL, expected_failed_checks=expected_failures)
+def test_scikit_learn_check(estimator, check):
+    check(estimator)
