@@ -39,8 +39,9 @@ help:
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
 	@touch $@
 
+# The matrices are small: threads inside a product only get in each other's way, badly so on a busy machine.
 demo: $(VENV)/.installed-plot
-	MPLBACKEND=Agg $(VENV)/bin/python examples/plot_quickstart.py
+	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(VENV)/bin/python examples/plot_quickstart.py
 
 # One thread a worker: the workers share the cores already. pytest fails where it finds no test.
 test: $(VENV)/.installed-test

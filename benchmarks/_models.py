@@ -71,9 +71,10 @@ class MnistNet:
 class DigitsPipeline:
     """Scaler, principal components and an rbf SVC on digits, with test images that it classifies correctly.
 
-    Its bare passes are the matrix products of the model alone: those of the scaled samples with the components, of
-    the components with the support vectors and of the kernel with the weights, and the same ones backward. The
-    exponential of the kernel, the scaling and the votes are not among them.
+    Its bare forward-backward pass are the matrix products of the model alone: those of the samples with the
+    components, of these with the support vectors and of the kernel with the weights, and the same ones backward. The
+    exponential of the kernel, the scaling and the votes are not among them. The bare forward pass judges samples, so
+    it is the model's own ``predict``, for which libsvm uses no matrix products.
     """
 
     def __init__(self, n_samples, counts=None):
@@ -93,10 +94,10 @@ class DigitsPipeline:
         self._cotangent = rng.normal(size=(len(self.X), self._weights.shape[1]))
 
     def value_pass(self):
-        return ((self.X @ self._components.T) @ self._vectors.T) @ self._weights
+        return self._model.predict(self.X)
 
     def gradient_pass(self):
-        self.value_pass()
+        ((self.X @ self._components.T) @ self._vectors.T) @ self._weights
         return ((self._cotangent @ self._weights.T) @ self._vectors) @ self._components
 
     def predict(self, X):

@@ -96,7 +96,7 @@ for name, attack in adversaries.items():
     SecurityCurveDisplay.from_estimator(
         net, X_test, y_test, attack=attack, param_range=np.linspace(0, 0.3, 7), ax=ax, name=name
     )
-ax.set(title="A net under three adversaries", xlabel="eps: largest change of a pixel")
+_ = ax.set(title="A net under three adversaries", xlabel="eps: largest change of a pixel")
 
 # %%
 # Choose the mistake
@@ -117,4 +117,4 @@ for row, images, read in zip(axes, (X_test[digits], result.X_adv), (net.predict(
         ax.set_title(f"reads {label}", fontsize=10)
         ax.set(xticks=[], yticks=[])
 axes[0, 0].set_ylabel("clean")
-axes[1, 0].set_ylabel("attacked")
+_ = axes[1, 0].set_ylabel("attacked")

@@ -48,7 +48,7 @@ model = Pipeline([("squeeze", FeatureSqueezing(bit_depth=2, rounding="nearest"))
 # An attack without an estimator is a recipe. The scorer aims it at each model that it is asked to score, so it works
 # wherever scikit-learn takes a scorer. A digit counts if it is read correctly both before and after the attack.
 
-attack = ProjectedGradientDescent(eps=0.1, clip_values=(0, 1), max_iter=20, n_restarts=3, loss="margin", random_state=0)
+attack = ProjectedGradientDescent(eps=0.1, clip_values=(0, 1), max_iter=20, n_restarts=2, loss="margin", random_state=0)
 robust = make_robustness_scorer(attack)
 
 clean_scores = cross_val_score(model, X_train, y_train, scoring="accuracy")
@@ -118,12 +118,12 @@ for name, estimator in curves.items():
         X_test,
         y_test,
         attack=attack,
-        param_range=np.linspace(0, 0.3, 7),
+        param_range=np.linspace(0, 0.25, 6),
         ax=ax,
         name=name,
         plot_chance_level=name == list(curves)[-1],
     )
-ax.set(title="Digits read correctly under attack", xlabel="eps: largest change of a pixel")
+_ = ax.set(title="Digits read correctly under attack", xlabel="eps: largest change of a pixel")
 
 # %%
 # The search answers for the ``eps`` that it was given. Beyond 1/6, which is half the distance between two of the four

@@ -8,7 +8,17 @@ import importlib
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("attacks", "defences", "estimators", "exceptions", "gradients", "inspection", "metrics", "oracles", "utils")
+_PACKAGES = (
+    "attacks",
+    "defences",
+    "estimators",
+    "exceptions",
+    "gradients",
+    "inspection",
+    "metrics",
+    "oracles",
+    "utils",
+)
 _NAMES = {
     "AttackFailureWarning": "exceptions",
     "GradientUnavailableError": "exceptions",

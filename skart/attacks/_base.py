@@ -49,7 +49,7 @@ class _Outcome(NamedTuple):
 class _Work(NamedTuple):
     """What one batch needs."""
 
-    index: int
+    place: int  # among the batches
     x: object
     labels: np.ndarray
     targets: np.ndarray | None
@@ -221,7 +221,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
                 for share in shares
             )
             outcomes = [outcome for share in done for outcome in share]
-            order = np.argsort([work.index for share in shares for work in share])
+            order = np.argsort([work.place for share in shares for work in share])
             oracle.n_forward += sum(int(outcome.ledger.n_queries.sum()) for outcome in outcomes)
             oracle.n_pulled += sum(int(outcome.ledger.n_gradients.sum()) for outcome in outcomes)
             return [outcomes[k] for k in order]
@@ -237,7 +237,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             work.targets,
             oracle=oracle,
             space=space,
-            draw=lambda k: stream.generator(1, work.index, k),
+            draw=lambda k: stream.generator(1, work.place, k),
         )
         positions = oracle.positions(x_adv)
         ledger.n_queries += 1

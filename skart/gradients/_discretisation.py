@@ -44,7 +44,8 @@ def bins_discretizer(step, backend):
     edges = [np.asarray(feature, dtype=np.float64) for feature in step.bin_edges_]
     n_bins = np.array([len(feature) - 1 for feature in edges])
     n_features, most = len(edges), int(n_bins.max())
-    centres = [(feature[1:] + feature[:-1]) / 2 for feature in edges]
+    with np.errstate(invalid="ignore"):  # the one bin of a constant feature is the whole line
+        centres = [(feature[1:] + feature[:-1]) / 2 for feature in edges]
     inner = _not_below(_padded([feature[1:-1] for feature in edges], np.inf), backend)
     # Lines meet at the inner centres. A feature of a single bin has no line: its slope is zero.
     meetings = backend.asarray(_padded([feature[1:-1] for feature in centres], np.inf))

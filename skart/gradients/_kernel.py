@@ -16,7 +16,8 @@ from skart.gradients._registry import Bound, rule
 __all__ = ["KERNELS", "kernel_features", "pairwise"]
 
 
-# Of features at a time; of 2**17 to 2**22, the fastest on digits in float64, and no worse than any in float32.
+# Of features at a time. On digits, among 2**17 to 2**22: up to three times as fast as the whole in float64, and a
+# seventh slower at most in float32.
 _BLOCK_BYTES = 2**19
 
 
@@ -201,8 +202,7 @@ def in_blocks(forward, weights, backend):
     """A forward that takes few samples at a time, for features that ``weights`` contracts."""
     if backend.is_torch:
         return forward  # which keeps freed memory for the next pass, and may be on a GPU that wants large products
-    # Features that fit the cache, in memory that need not be fetched from the system in every pass, halve the time
-    # of large batches.
+    # Features that fit the cache stay in memory that need not be fetched from the system in every pass.
     n_rows = max(_BLOCK_BYTES // (weights.shape[0] * weights.itemsize), 16)
 
     def block_forward(X):

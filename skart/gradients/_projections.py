@@ -169,6 +169,9 @@ def polynomial_count_sketch(step, backend):
         backend.asarray(math.sqrt(step.coef0) * sketch[-1] if step.coef0 else np.zeros(n_components))
         for sketch in sketches
     ]
+    # Where no product of features goes, transforms there and back leave rounding errors for zeros.
+    used = np.fft.rfft(np.abs(sketches).sum(axis=1) > 0, axis=1).prod(axis=0)
+    used = backend.asarray(np.fft.irfft(used, n=n_components) > 0.5)
 
     def forward(X):
         spectra = [xp.fft.rfft(X @ weight + shift, axis=1) for weight, shift in zip(weights, shifts)]
@@ -177,7 +180,7 @@ def polynomial_count_sketch(step, backend):
             product = product * spectrum
 
         def pullback(cotangent):
-            pulled = xp.fft.rfft(cotangent, axis=1)
+            pulled = xp.fft.rfft(cotangent * used, axis=1)
             grad = xp.zeros_like(X)
             for k, weight in enumerate(weights):
                 others = pulled
@@ -186,6 +189,6 @@ def polynomial_count_sketch(step, backend):
                 grad += xp.fft.irfft(others, n=n_components, axis=1) @ weight.T
             return grad
 
-        return xp.fft.irfft(product, n=n_components, axis=1), pullback
+        return xp.fft.irfft(product, n=n_components, axis=1) * used, pullback
 
     return forward

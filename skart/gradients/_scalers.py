@@ -161,7 +161,7 @@ def quantile_transformer(step, backend):
         return output, xp.where(slope != 0, slope_inside, 0.0)
 
     def forward(X):
-        outputs, slopes = zip(*(column(j, X[:, j]) for j in range(len(curves))))
+        outputs, slopes = zip(*(column(j, xp.asarray(X[:, j], copy=True)) for j in range(len(curves))))
         slope = xp.stack(slopes, axis=1)
         return xp.stack(outputs, axis=1), lambda cotangent: cotangent * slope
 

@@ -27,14 +27,18 @@ TABLE = {
     "GridSearchCV": lambda cls: [cls(CLF, {"C": [1.0]})],
     "HalvingGridSearchCV": lambda cls: [cls(CLF, {"C": [1.0]})],
     "HalvingRandomSearchCV": lambda cls: [cls(CLF, {"C": [0.5, 1.0]})],
+    "GaussianRandomProjection": lambda cls: [cls(3)],
+    "KBinsDiscretizer": lambda cls: [cls(encode="onehot-dense")],
     "NeuralNetBinaryClassifier": lambda cls: [],  # bare nets have tests of their own, for each convention of outputs
     "NeuralNetClassifier": lambda cls: [],
+    "Nystroem": lambda cls: [cls(n_components=10)],
     "Pipeline": lambda cls: [make_pipeline(StandardScaler(), CLF)],
     "RFE": lambda cls: [cls(CLF)],
     "RFECV": lambda cls: [cls(CLF)],
     "RandomizedSearchCV": lambda cls: [cls(CLF, {"C": [0.5, 1.0]}, n_iter=1)],
     "SelectFromModel": lambda cls: [cls(CLF)],
     "SequentialFeatureSelector": lambda cls: [cls(CLF)],
+    "SparseRandomProjection": lambda cls: [cls(3)],
 }
 
 

@@ -329,6 +329,23 @@ def test_inf_interval_is_the_largest_that_never_exceeds_eps(xp, magnitude, eps):
         assert np.all(np.abs(next_one - wide) > eps)
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_inf_interval_at_the_end_of_the_numbers(xp):
+    # In float32 1.2e38 rounds up and 2e38 down; 3e38 plus either is past the largest.
+    centre = np.asarray([[3e38, 0.0, -3e38]], dtype=np.float32)
+    for eps in (1.2e38, 2e38):
+        ball = make_ball(xp.asarray(centre), norm=np.inf, eps=eps)
+        for end in (ball.lower, ball.upper):
+            reach = np.abs(to_numpy(end).astype(np.float64) - centre)
+            assert np.all(reach <= eps)
+            assert reach[0, 1] >= eps * (1 - 1e-7)
+        largest = np.finfo(np.float32).max
+        assert_array_equal([to_numpy(ball.upper)[0, 0], to_numpy(ball.lower)[0, 2]], [largest, -largest])
+    ball = make_ball(xp.asarray(centre), norm=np.inf, eps=np.inf)
+    assert_array_equal(to_numpy(ball.upper), np.inf)
+    assert_array_equal(to_numpy(ball.lower), -np.inf)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_contains_sees_the_ball_the_box_and_the_mask(xp, norm):
     centre = xp.asarray([[0.5, 0.5, 0.5]] * 6, dtype=xp.float64)

@@ -249,6 +249,22 @@ def test_svc_margins(kernel, digits):
     assert_allclose(margins.argmax(axis=1)[wins], model.predict(X)[wins])
 
 
+@pytest.mark.parametrize("scores", ["logits", "margins"])
+def test_svc_in_blocks(scores, data, monkeypatch):
+    from skart.gradients import _kernel
+
+    X, y = data
+    model = SVC().fit(X, y)
+    cotangent = np.random.default_rng(0).normal(size=(len(X), len(model.classes_)))
+    monkeypatch.setattr(_kernel, "_BLOCK_BYTES", 2**40)
+    expected, pullback = as_oracle(model, X).vjp(X, scores=scores)
+    expected_grad = pullback(cotangent)
+    monkeypatch.setattr(_kernel, "_BLOCK_BYTES", 1)  # sixteen rows each, and a rest
+    output, pullback = as_oracle(model, X).vjp(X, scores=scores)
+    assert_allclose(output, expected, atol=1e-10)
+    assert_allclose(pullback(cotangent), expected_grad, atol=1e-10)
+
+
 def test_svc_margins_at_a_tie():
     # Two rivals at the same distance share the derivative.
     from skart.gradients._kernel import smallest_margins

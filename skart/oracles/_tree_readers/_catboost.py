@@ -134,5 +134,5 @@ def _border(split):
         raise ValueError(
             f"get_trees does not read CatBoost's splits of type {split['split_type']!r}, numeric ones only."
         )
-    # Printed in 16 decimals, which for the border below all numbers (that of NaN) miss the float32.
+    # A float32 number, in however many decimals it is printed.
     return float(np.float32(split["border"]))
