@@ -57,7 +57,7 @@ class SkorchClassifier(ClassifierMixin, BaseEstimator):
         Labels, in the order of the columns of ``predict_proba``.
     n_features_in_ : int
         Number of features seen in ``fit`` (the length of the second axis, for images).
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str
         Names of the features, where the training data had some.
 
     Examples
