@@ -62,6 +62,14 @@ def test_one_step_of_a_radius_is_the_fast_gradient_method(iris):
     assert_array_equal(one.X_adv[one.success], fast.X_adv[one.success])
 
 
+def test_every_sample_of_every_batch_starts_elsewhere(iris):
+    clf, X, _ = iris
+    twins = np.repeat(X[:1], 6, axis=0)
+    for params in ({}, {"n_restarts": 2}):
+        X_adv = PGD(clf, norm=2, max_iter=1, batch_size=2, random_state=0, **params).transform(twins)
+        assert len(np.unique(X_adv, axis=0)) == 6
+
+
 def test_restarts_are_never_worse(iris):
     clf, X, y = iris
     params = {"eps": 0.5, "max_iter": 5, "random_state": 0}

@@ -121,6 +121,16 @@ def test_without_radius_nothing_changes_and_nothing_is_said(cls, norm, data, mlp
     assert_array_equal(result.success, mlp.predict(X) != y)
 
 
+@each_bounded
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_needs_no_attack_comes_back_as_a_copy(cls, norm, data, mlp):
+    X, _ = data
+    wrong = (mlp.predict(X) + 1) % 3
+    result = make_attack(cls, mlp, norm=norm, minimal=True, early_stop=True, random_start=False).run(X, wrong)
+    assert result.success.all()
+    assert not np.shares_memory(result.X_adv, X)
+
+
 # ---- what the attack is for ---------------------------------------------------------------------------------
 
 
