@@ -171,11 +171,8 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         n_samples = X.shape[0]
         with oracle:
             self._check_oracle(oracle)
-            # What the oracle asked when it was made: the first rows several times, or a row for its shape.
-            n_times, n_more = divmod(oracle.n_forward, min(n_samples, N_CHECKED))
             asked = np.zeros(n_samples, dtype=np.int64)
-            asked[:N_CHECKED] += n_times
-            asked[:n_more] += 1
+            asked[:N_CHECKED] += oracle.n_forward // min(n_samples, N_CHECKED)  # when the oracle was made
             x = oracle.asarray(X)
             before = oracle.n_forward
             labels, targets = self._goals(x, y, oracle, stream)
