@@ -4,6 +4,7 @@ A subclass of :class:`BaseAttack` implements ``_attack``: from arrays in the ora
 maximises a loss in a ball with gradients derives from :class:`GradientAttack` and implements ``_perturb``.
 """
 
+import contextlib
 import copy
 import warnings
 from abc import ABC, abstractmethod
@@ -25,13 +26,20 @@ from skart._core._balls import NORMS, make_ball, norm_of
 from skart._core._objectives import LOSSES, Ledger, Objective, check_loss
 from skart._core._random import RandomStream
 from skart.attacks._result import AttackResult
-from skart.exceptions import AttackFailureWarning, GradientUnavailableError
+from skart.exceptions import AttackFailureWarning, GradientUnavailableError, QueryBudgetExceeded
 from skart.gradients._registry import register_rule, user_rules
 from skart.oracles._oracle import N_CHECKED, Oracle, classes_of, find_labels
 from skart.utils._containers import Container
 from skart.utils._optional import import_optional
 from skart.utils._sklearn_compat import HasMethods, Interval, Options, StrOptions, fit_context
-from skart.utils._validation import check_clip_values, check_eps, check_labels, check_mask, check_range, check_samples
+from skart.utils._validation import (
+    check_clip_values,
+    check_eps,
+    check_mask,
+    check_numeric,
+    check_range,
+    check_samples,
+)
 
 __all__ = ["BaseAttack", "GradientAttack", "bind_attack"]
 
@@ -44,6 +52,7 @@ class _Outcome(NamedTuple):
     x_adv: object
     positions: np.ndarray  # what the model says of x_adv
     ledger: Ledger
+    stopped: QueryBudgetExceeded | None = None  # what kept this batch from being finished
 
 
 class _Work(NamedTuple):
@@ -131,6 +140,11 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         result : AttackResult
             ``X_adv``, ``y``, ``y_adv``, ``success``, ``distance``, ``n_queries`` and ``n_gradients``.
 
+        Raises
+        ------
+        QueryBudgetExceeded
+            The model's budget of queries ran out. ``result`` of the error holds what was found until then.
+
         Warns
         -----
         AttackFailureWarning
@@ -194,10 +208,14 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             ledger.n_queries += asked
             goal = labels if targets is None else targets
             success = positions != goal if targets is None else positions == goal
-            # The line that called us: scikit-learn wraps `transform`, but not `run`.
-            self._warn_of_failures(oracle, x, x_adv, success, ledger, space, stacklevel=5 if measure else 6)
-        distance = _distance(x, x_adv, getattr(self, "norm", 2)) if measure else None
-        return AttackResult(
+            stopped = next((outcome.stopped for outcome in outcomes if outcome.stopped), None)
+            if stopped:
+                success &= np.repeat([not outcome.stopped for outcome in outcomes], [len(work.labels) for work in works])
+            else:
+                # The line that called us: scikit-learn wraps `transform`, but not `run`.
+                self._warn_of_failures(oracle, x, x_adv, success, ledger, space, stacklevel=5 if measure else 6)
+        distance = _distance(x, x_adv, getattr(self, "norm", 2)) if measure or stopped else None
+        result = AttackResult(
             X_adv=container.wrap(x_adv, x),
             y=oracle.classes_[goal],
             y_adv=oracle.classes_[positions],
@@ -206,6 +224,10 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             n_queries=ledger.n_queries,
             n_gradients=ledger.n_gradients,
         )
+        if stopped:
+            stopped.result = result
+            raise stopped
+        return result
 
     def _spread(self, works, oracle, space, stream, estimator, container):
         """Attack all batches: one after another, or over processes where the model can travel."""
@@ -225,18 +247,34 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         if self.verbose:
             tqdm = import_optional("tqdm.auto", extra="progress", purpose="verbose=True").tqdm
             works = tqdm(works, desc=type(self).__name__, unit="batch")
-        return [self._attack_batch(work, oracle, space, stream) for work in works]
+        return self._attack_in_turn(works, oracle, space, stream)
+
+    def _attack_in_turn(self, works, oracle, space, stream):
+        """Attack one batch after another, until a budget of queries is spent."""
+        outcomes, stopped = [], None
+        for work in works:
+            outcomes.append(_unfinished(work, stopped) if stopped else self._attack_batch(work, oracle, space, stream))
+            stopped = outcomes[-1].stopped
+        return outcomes
 
     def _attack_batch(self, work, oracle, space, stream):
-        x_adv, ledger = self._attack(
-            work.x,
-            work.labels,
-            work.targets,
-            oracle=oracle,
-            space=space,
-            draw=lambda k: stream.generator(1, work.place, k),
-        )
-        positions = oracle.positions(x_adv)
+        n_forward, n_pulled = oracle.n_forward, oracle.n_pulled
+        try:
+            x_adv, ledger = self._attack(
+                work.x,
+                work.labels,
+                work.targets,
+                oracle=oracle,
+                space=space,
+                draw=lambda k: stream.generator(1, work.place, k),
+            )
+            positions = oracle.positions(x_adv)
+        except QueryBudgetExceeded as error:
+            outcome = _unfinished(work, error)
+            # Who of the batch was asked how often is lost with it: its mean.
+            outcome.ledger.n_queries += (oracle.n_forward - n_forward) // len(work.labels)
+            outcome.ledger.n_gradients += (oracle.n_pulled - n_pulled) // len(work.labels)
+            return outcome
         ledger.n_queries += 1
         return _Outcome(x_adv, positions, ledger)
 
@@ -268,6 +306,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         return checked[0] if needs_labels and isinstance(checked, tuple) else checked
 
     def _check_samples(self, X, estimator):
+        check_numeric(X, owner=type(self).__name__)
         if hasattr(self, "n_features_in_") and not is_torch_array(X):
             return validate_data(self, X, allow_nd=True, dtype=(np.float64, np.float32), reset=False)
         seen = getattr(self, "n_features_in_", getattr(estimator, "n_features_in_", None))
@@ -281,7 +320,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         name, n_samples, classes = type(self).__name__, x.shape[0], oracle.classes_
         given = None
         if y is not None:
-            given = check_labels(y, classes, n_samples, find=find_labels, owner=name)
+            given = oracle.find(y, n_samples, owner=name)
         target = getattr(self, "target", None)
         if target is None:
             return (self._predicted(x, oracle) if given is None else given), None
@@ -365,8 +404,9 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             rows = np.flatnonzero(flat)
             proba = None
             if hasattr(oracle.estimator, "predict_proba"):
-                proba = to_numpy(oracle.proba(x[oracle.xp.asarray(rows, device=oracle.device)]))
-                ledger.n_queries[rows] += 1
+                with contextlib.suppress(QueryBudgetExceeded):  # the attack is done; a diagnosis must not cost it
+                    proba = to_numpy(oracle.proba(x[oracle.xp.asarray(rows, device=oracle.device)]))
+                    ledger.n_queries[rows] += 1
             if proba is not None and np.mean(proba.max(axis=1) >= 1 - 1e-7) > 0.5:
                 warn(
                     flat,
@@ -534,7 +574,12 @@ def _attack_elsewhere(attack, estimator, container, space, stream, works, rules)
     for cls, rule in rules.items():
         register_rule(cls, rule)
     with Oracle(estimator, works[0].x, check=False, container=container) as oracle:
-        return [attack._attack_batch(work, oracle, space, stream) for work in works]
+        return attack._attack_in_turn(works, oracle, space, stream)
+
+
+def _unfinished(work, error):
+    """A batch that came back as it went in, since ``error`` kept it from being finished."""
+    return _Outcome(work.x, work.labels, Ledger(len(work.labels)), error)
 
 
 def _host(X):

@@ -4,14 +4,17 @@ Every module of rules is imported here, so that a worker process that unpickles 
 """
 
 from skart.gradients import (  # noqa: F401
+    _calibration,
     _composition,
     _discretisation,
     _discriminant,
+    _ensembles,
     _expansions,
     _gaussian_process,
     _kernel,
     _linear,
     _mlp,
+    _multiclass,
     _naive_bayes,
     _neighbors,
     _preprocessing,

@@ -256,8 +256,12 @@ def support_vector_classifier(model, backend):
     features, weights, bias = libsvm_pairs(model, backend)
     n_classes = len(model.classes_)
     if n_classes == 2:
-        return in_blocks(pairwise(features, *two_columns(weights, bias)), weights, backend)
+        forward = in_blocks(pairwise(features, *two_columns(weights, bias)), weights, backend)
+        return Bound(forward, probabilistic=False)
+    ovo = model.decision_function_shape == "ovo"
     return Bound(
         in_blocks(votes(features, weights, bias, n_classes), weights, backend),
         margins=in_blocks(smallest_margins(features, weights, bias, n_classes), weights, backend),
+        decision=in_blocks(pairwise(features, weights, bias), weights, backend) if ovo else None,
+        probabilistic=False,
     )

@@ -60,20 +60,26 @@ def logistic_regression(model, backend):
     multi_class = getattr(model, "multi_class", None)  # gone since scikit-learn 1.8
     if n_classes == 2 and multi_class == "multinomial":
         # Its predict_proba is the softmax of (-d, d).
-        return affine_scores(2 * model.coef_, 2 * model.intercept_, backend)
+        return Bound(
+            affine_scores(2 * model.coef_, 2 * model.intercept_, backend),
+            decision=affine_scores(model.coef_, model.intercept_, backend),
+        )
     scores = affine_scores(model.coef_, model.intercept_, backend)
     if n_classes > 2 and (
         multi_class in ("ovr", "warn") or (multi_class in ("auto", "deprecated") and model.solver == "liblinear")
     ):
         # One model for each class: predict_proba normalises their sigmoids.
-        return log_sigmoid(scores)
+        return Bound(log_sigmoid(scores), decision=scores)
     return scores
 
 
 @rule("sklearn.linear_model.SGDClassifier")
 def sgd_classifier(model, backend):
     scores = affine_scores(model.coef_, model.intercept_, backend)
-    return log_sigmoid(scores) if model.loss == "log_loss" and len(model.classes_) > 2 else scores
+    if model.loss == "log_loss" and len(model.classes_) > 2:
+        return Bound(log_sigmoid(scores), decision=scores)
+    # The probabilities of "modified_huber" are clipped.
+    return Bound(scores, probabilistic=model.loss != "modified_huber")
 
 
 @rule(

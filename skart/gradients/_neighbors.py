@@ -53,9 +53,9 @@ def manhattan_distances(centroids):
 
 @rule("sklearn.neighbors.NearestCentroid")
 def nearest_centroid(model, backend):
-    """Discriminant scores, and as margins the distances that ``predict`` compares, where these differ.
+    """What ``predict`` compares: distances for uniform priors, else discriminant scores.
 
-    With uniform priors scikit-learn's ``predict`` compares distances in the units of the features; its
+    With uniform priors scikit-learn's ``predict`` compares distances in the units of the features, while its
     ``predict_proba`` and ``decision_function`` measure each feature by its deviation within the classes.
     """
     centroids, prior = model.centroids_, model.class_prior_
@@ -65,9 +65,10 @@ def nearest_centroid(model, backend):
     uniform = np.allclose(prior, 1 / len(prior))
     factor, offset = backend.asarray(1 / deviation), backend.asarray(offset)
     if model.metric == "euclidean":
-        scores = _of_scaled(negative_squares(backend.asarray(centroids / deviation), offset), factor)
-        raw = negative_squares(backend.asarray(centroids), backend.xp.zeros_like(offset))
-        return Bound(scores, margins=raw if uniform else None)
+        if uniform:
+            raw = negative_squares(backend.asarray(centroids), backend.xp.zeros_like(offset))
+            return Bound(raw, follows_predict=True)
+        return _of_scaled(negative_squares(backend.asarray(centroids / deviation), offset), factor)
     # With this metric the model has no public scores.
     if uniform:
         distances = manhattan_distances(backend.asarray(centroids))

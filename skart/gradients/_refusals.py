@@ -24,6 +24,15 @@ no_gradient(
     why=_TREES,
 )
 no_gradient(
+    "sklearn.ensemble.AdaBoostClassifier",
+    why="its members (SAMME) vote by their labels, which are step functions of the input whatever the members are",
+)
+no_gradient(
+    "sklearn.multioutput.ClassifierChain",
+    "sklearn.multioutput.MultiOutputClassifier",
+    why="it gives several labels a sample, and skart attacks one; attack its `estimators_` one by one",
+)
+no_gradient(
     "sklearn.preprocessing.OneHotEncoder",
     "sklearn.preprocessing.OrdinalEncoder",
     "sklearn.preprocessing.TargetEncoder",

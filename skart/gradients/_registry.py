@@ -44,12 +44,19 @@ class Bound:
         whose largest is the predicted class. ``None`` where the logits serve.
     transform : callable or None
         The ``forward`` of a classifier's own ``transform``, for those that are steps inside a Pipeline too.
+    decision : callable or None
+        The ``forward`` of a classifier's ``decision_function``, for ensembles that follow it, where the logits are
+        not its values; a binary margin d is the row (0, d) here too.
+    probabilistic : bool
+        Whether the softmax of a classifier's logits is its ``predict_proba``, if it has one.
     continuous : bool
         Whether the output is a continuous function of ``X`` (rounding is not).
     own_input : callable or None
         Turns an array of the backend into what the estimator's own methods take.
     index_labels : bool
         The estimator's ``predict`` returns positions among its outputs, whatever its ``classes_`` say.
+    follows_predict : bool
+        The logits are what ``predict`` compares, while the estimator's public scores are something else.
     public : callable or None
         Turns logits into those of the estimator's ``predict_proba``, where a decision threshold has shifted them.
     contexts : tuple of callables
@@ -59,9 +66,12 @@ class Bound:
     forward: Callable
     margins: Callable | None = None
     transform: Callable | None = None
+    decision: Callable | None = None
+    probabilistic: bool = True
     continuous: bool = True
     own_input: Callable | None = None
     index_labels: bool = False
+    follows_predict: bool = False
     public: Callable | None = None
     contexts: tuple = ()
 
@@ -217,6 +227,7 @@ def chain(bounds, own_input=None):
         forward=compose(head.forward),
         margins=compose(head.margins),
         transform=compose(head.transform),
+        decision=compose(head.decision),
         continuous=all(bound.continuous for bound in bounds),
         own_input=own_input,
         contexts=tuple(context for bound in bounds for context in bound.contexts),

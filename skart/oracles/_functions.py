@@ -7,9 +7,9 @@ from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from skart._core._arrays import one_hot, per_sample, to_numpy
 from skart._core._objectives import LOSSES, check_loss, log_softmax
-from skart.oracles._oracle import Oracle, find_labels
+from skart.oracles._oracle import Oracle
 from skart.utils._containers import Container
-from skart.utils._validation import check_labels, check_samples
+from skart.utils._validation import check_samples
 
 __all__ = ["class_gradient", "logits", "loss_gradient", "proba"]
 
@@ -52,7 +52,7 @@ def loss_gradient(estimator, X, y, *, loss="cross_entropy", batch_size=256):
     if loss not in LOSSES or LOSSES[loss].needs_reference:
         raise ValueError(f"loss must be 'cross_entropy', 'margin' or 'dlr'; got {loss!r}.")
     X, oracle, container = _ask(estimator, X, "loss_gradient")
-    position = check_labels(y, oracle.classes_, X.shape[0], find=find_labels, owner="loss_gradient")
+    position = oracle.find(y, X.shape[0], owner="loss_gradient")
     check_loss(loss, len(oracle.classes_), False)
 
     def gradient(x, labels):
@@ -106,7 +106,7 @@ def class_gradient(estimator, X, label=None, logits=True, *, batch_size=256):
     if label is not None:
         labels = np.asarray(to_numpy(label))
         labels = np.broadcast_to(labels, (X.shape[0],)) if labels.ndim == 0 else labels
-        position = check_labels(labels, oracle.classes_, X.shape[0], find=find_labels, owner="class_gradient")
+        position = oracle.find(labels, X.shape[0], owner="class_gradient")
     xp = oracle.xp
 
     def gradient(x, labels=None):

@@ -17,6 +17,7 @@ from skart.exceptions import GradientUnavailableError
 from skart.gradients._registry import bind, numpy_backend
 from skart.utils._containers import Container, frame
 from skart.utils._sklearn_compat import ovr_from_ovo
+from skart.utils._validation import check_labels
 
 __all__ = ["Oracle", "as_oracle"]
 
@@ -169,6 +170,16 @@ class Oracle:
             X = X.to_numpy()
         return self._backend.asarray(X)
 
+    def find(self, y, n_samples, *, owner):
+        """Positions in ``classes_`` of the labels ``y`` of ``n_samples`` samples, checked; ``owner`` is for errors."""
+        hint = ""
+        if self._bound is not None and self._bound.index_labels:
+            hint = (
+                " A bare skorch net knows its classes by position only; skart.estimators.SkorchClassifier around it "
+                "takes labels of any kind."
+            )
+        return check_labels(y, self.classes_, n_samples, find=find_labels, owner=owner, hint=hint)
+
     def labels(self, X):
         """The estimator's own predictions: (n_samples,), entries of ``classes_``."""
         with self._session():
@@ -294,10 +305,20 @@ class Oracle:
         return X
 
     def _own_scores(self, X):
-        for method in ("predict_proba", "decision_function", "predict"):
+        """The most telling answer that the estimator gives of itself, and the method that gave it."""
+        methods = ["predict_proba", "decision_function", "predict"]
+        if self._bound is not None and self._bound.follows_predict:
+            methods = ["predict"]
+        refusal = None
+        for method in methods:
             if hasattr(self.estimator, method):
-                return method, np.asarray(to_numpy(self._own(method, X)))
-        return None
+                try:
+                    return method, np.asarray(to_numpy(self._own(method, X)))
+                except (NotImplementedError, ValueError) as error:
+                    # Some models have a method that always raises; labels will do then. The first error tells most
+                    # where every method raises.
+                    refusal = refusal or error
+        raise refusal
 
     def _check(self, X):
         """Ask the first rows twice, and compare the rule with the answer.
@@ -310,7 +331,12 @@ class Oracle:
             if self._bound is None:
                 self.varies = not _same(first, self._own_scores(X)[1])
                 return
-            logits = to_numpy(self.logits(X))
+            try:
+                logits = to_numpy(self.logits(X))
+            except GradientUnavailableError as error:  # a rule may find out only when it is used
+                self._bound, self._no_gradient = None, error
+                self._check(X)
+                return
             if logits.ndim != 2 or logits.shape[1] < 2:
                 raise ValueError(
                     f"the gradient rule of {type(self.estimator).__name__} gives scores of shape {logits.shape}; "
@@ -322,7 +348,8 @@ class Oracle:
             answers = [(method, first)]
             if method == "predict_proba" and hasattr(self.estimator, "decision_function"):
                 answers.append(("decision_function", np.asarray(to_numpy(self._own("decision_function", X)))))
-            errors = [_disagreement(logits, *answer) for answer in answers]
+            classes = np.arange(logits.shape[1]) if self._bound.index_labels else classes_of(self.estimator)
+            errors = [_disagreement(logits, *answer, classes) for answer in answers]
             single = self._cast is not None or logits.dtype == np.float32 or self._backend.is_torch
             tolerance = 5e-3 if single else 1e-6
             # Closer than two answers of one model need be.
@@ -400,12 +427,15 @@ def _same(first, second):
     return np.allclose(first, second, rtol=1e-4, atol=1e-4 * max(scale, 1e-12), equal_nan=True)
 
 
-def _disagreement(logits, method, answer):
+def _disagreement(logits, method, answer, classes):
     """Relative difference of the rule's logits and the estimator's answer, row by row; smallest over readings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         if method == "predict":
-            return np.zeros(len(logits))
+            predicted, _ = find_labels(answer, classes)
+            lead = logits.max(axis=1) - logits[np.arange(len(logits)), predicted]
+            # A tie may go either way.
+            return (lead > 1e-6 * (1 + np.abs(logits).max(axis=1))).astype(float)
         if method == "predict_proba":
             readings = [(np.exp(log_softmax(logits)), answer)]
         else:

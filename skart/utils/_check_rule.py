@@ -5,6 +5,7 @@ import importlib.util
 import warnings
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits  # scikit-learn requires it
@@ -133,7 +134,8 @@ def _check_transform(estimator, X, output, bound, fail):
     """Compare the output with the transformer's own."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
-        own = np.asarray(estimator.transform(X[:_N_COMPARED]), dtype=np.float64)
+        own = estimator.transform(X[:_N_COMPARED])
+    own = np.asarray(own.toarray() if issparse(own) else own, dtype=np.float64)
     if own.shape != output.shape:
         fail(f"its output has the shape {output.shape}, that of `transform` {own.shape}.")
     error = np.abs(own - output) / (1 + np.abs(own))
@@ -150,7 +152,7 @@ def _check_bound(bound, backend, values, rtol, rng, fail):
     compared = values[:_N_COMPARED]
     values = values[np.linspace(0, len(values) - 1, _N_SAMPLES).astype(int)]
     nudged = values + 0.01 * spread * rng.standard_normal(values.shape)
-    for forward in (bound.forward, bound.margins, bound.transform):
+    for forward in (bound.forward, bound.margins, bound.transform, bound.decision):
         if forward is None:
             continue
         try:

@@ -6,7 +6,7 @@ from sklearn.utils.validation import check_array
 
 from skart._core._arrays import to_numpy
 
-__all__ = ["check_clip_values", "check_eps", "check_labels", "check_mask", "check_range", "check_samples"]
+__all__ = ["check_clip_values", "check_eps", "check_labels", "check_mask", "check_numeric", "check_range", "check_samples"]
 
 
 def check_samples(X, *, owner, n_features=None):
@@ -37,6 +37,7 @@ def check_samples(X, *, owner, n_features=None):
         if not bool(X.isfinite().all()):
             raise ValueError(f"{owner}: input X contains NaN or infinity. Impute or drop such samples first.")
     else:
+        check_numeric(X, owner=owner)
         X = check_array(
             X, accept_sparse=False, dtype=(np.float64, np.float32), allow_nd=True, estimator=owner, input_name="X"
         )
@@ -45,7 +46,27 @@ def check_samples(X, *, owner, n_features=None):
     return X
 
 
-def check_labels(y, classes, n_samples, *, find, owner):
+def check_numeric(X, *, owner):
+    """Raise where a data frame has columns that are not numbers."""
+    if not hasattr(X, "columns") or not hasattr(X, "dtypes"):
+        return
+    kinds = dict(zip(X.columns, X.dtypes, strict=True))
+    other = [name for name, kind in kinds.items() if not _is_number(kind)]
+    if other:
+        raise ValueError(
+            f"{owner}: column {other[0]!r} is of dtype {kinds[other[0]]}, and attacks change numbers. Encode the "
+            f"{len(other)} columns that are not numeric first, and attack the model that takes the encoded data."
+        )
+
+
+def _is_number(dtype):
+    """Whether a column's dtype (pandas or polars) holds numbers, booleans included."""
+    if hasattr(dtype, "is_numeric"):  # polars
+        return dtype.is_numeric() or str(dtype) == "Boolean"
+    return getattr(dtype, "kind", "O") in "biuf"
+
+
+def check_labels(y, classes, n_samples, *, find, owner, hint=""):
     """Positions in ``classes`` of the labels ``y``; ``find`` is the oracle module's ``find_labels``."""
     labels = np.asarray(to_numpy(y))
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -59,12 +80,6 @@ def check_labels(y, classes, n_samples, *, find, owner):
         raise ValueError(f"X has {n_samples} samples and y has {len(labels)}; they must be as many.")
     position, known = find(labels, classes)
     if not known.all():
-        hint = ""
-        if labels.dtype.kind not in "biuf" and np.asarray(classes).dtype.kind in "iu":
-            hint = (
-                " A bare skorch net knows its classes by position only; skart.estimators.SkorchClassifier around it "
-                "takes labels of any kind."
-            )
         raise ValueError(
             f"y holds {labels[~known].tolist()[0]!r}, a class unknown to the model; its classes are {classes}.{hint}"
         )

@@ -382,3 +382,16 @@ def test_what_is_no_classifier(iris):
 def test_result_prints_where_nothing_succeeded(iris):
     X, _, clf = iris
     assert "success 0.0%, median distance of successes none" in repr(ATTACK(clf, eps=0.0).run(X))
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("fitted", [False, True])
+def test_columns_that_are_no_numbers_are_named(library, fitted):
+    frames = pytest.importorskip(library)
+    X, y = load_iris(return_X_y=True)
+    attack = ProjectedGradientDescent(LogisticRegression(max_iter=500).fit(X, y), max_iter=2)
+    if fitted:
+        attack.fit(X, y)
+    columns = {"a": ["x", "y"], "b": [1, 2], "c": [0.5, 1.0], "d": [True, False]}
+    with pytest.raises(ValueError, match="column 'a' is of dtype"):
+        attack.transform(frames.DataFrame(columns))
