@@ -1,6 +1,6 @@
 """Errors and warnings of skart."""
 
-__all__ = ["AttackFailureWarning", "GradientUnavailableError"]
+__all__ = ["AttackFailureWarning", "GradientUnavailableError", "QueryBudgetExceeded"]
 
 
 class GradientUnavailableError(TypeError):
@@ -39,3 +39,40 @@ class AttackFailureWarning(UserWarning):
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("error", AttackFailureWarning)
     """
+
+
+# No RuntimeError: where a model is asked, those may lead to asking it once more, in another form.
+class QueryBudgetExceeded(Exception):  # noqa: N818 - the name says what happened; whoever waits for it planned it
+    """A model refused to answer, since its budget of queries is spent.
+
+    Parameters
+    ----------
+    message : str
+        How much was spent, and how much more was wanted.
+
+    Attributes
+    ----------
+    result : AttackResult or None
+        What an attack had found when the budget ran out. Samples of batches that it did not finish are there as they
+        came, without success, and with the label to leave as ``y_adv``, since the model was not asked for it. ``None``
+        outside an attack, and before the first batch.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skart.estimators import BlackBoxClassifier
+    >>> from skart.exceptions import QueryBudgetExceeded
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = LogisticRegression(max_iter=200).fit(X, y)
+    >>> clf = BlackBoxClassifier(model.predict_proba, classes=[0, 1, 2], max_queries=100)
+    >>> try:
+    ...     clf.predict(X)
+    ... except QueryBudgetExceeded:
+    ...     print("150 samples are too many")
+    150 samples are too many
+    """
+
+    def __init__(self, message):
+        super().__init__(message)
+        self.result = None

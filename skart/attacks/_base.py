@@ -210,7 +210,9 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             success = positions != goal if targets is None else positions == goal
             stopped = next((outcome.stopped for outcome in outcomes if outcome.stopped), None)
             if stopped:
-                success &= np.repeat([not outcome.stopped for outcome in outcomes], [len(work.labels) for work in works])
+                success &= np.repeat(
+                    [not outcome.stopped for outcome in outcomes], [len(work.labels) for work in works]
+                )
             else:
                 # The line that called us: scikit-learn wraps `transform`, but not `run`.
                 self._warn_of_failures(oracle, x, x_adv, success, ledger, space, stacklevel=5 if measure else 6)

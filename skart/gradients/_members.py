@@ -71,9 +71,9 @@ def log_probabilities(name, member, bound):
     if bound.follows_predict or not bound.probabilistic:
         raise GradientUnavailableError(
             f"member {name!r}: the `predict_proba` of this {type(member).__name__} does not follow from the scores "
-            "that `predict` compares (Platt's for an SVC come out of an iteration inside libsvm), and has no gradient rule. "
-            "Put `sklearn.calibration.CalibratedClassifierCV(estimator, ensemble=False)` in its place, with "
-            "probability=False for an SVC."
+            "that `predict` compares (Platt's for an SVC come out of an iteration inside libsvm), and has no gradient "
+            "rule. Put `sklearn.calibration.CalibratedClassifierCV(estimator, ensemble=False)` in its place; "
+            "for an SVC of several classes around `OneVsRestClassifier(SVC())`, since its own scores are votes."
         )
     return normalised(_of_the_public(bound))
 

@@ -347,7 +347,8 @@ class Oracle:
                 logits = self._bound.public(logits)
             answers = [(method, first)]
             if method == "predict_proba" and hasattr(self.estimator, "decision_function"):
-                answers.append(("decision_function", np.asarray(to_numpy(self._own("decision_function", X)))))
+                with contextlib.suppress(NotImplementedError, ValueError):  # some have one that always raises
+                    answers.append(("decision_function", np.asarray(to_numpy(self._own("decision_function", X)))))
             classes = np.arange(logits.shape[1]) if self._bound.index_labels else classes_of(self.estimator)
             errors = [_disagreement(logits, *answer, classes) for answer in answers]
             single = self._cast is not None or logits.dtype == np.float32 or self._backend.is_torch

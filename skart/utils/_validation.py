@@ -6,7 +6,15 @@ from sklearn.utils.validation import check_array
 
 from skart._core._arrays import to_numpy
 
-__all__ = ["check_clip_values", "check_eps", "check_labels", "check_mask", "check_numeric", "check_range", "check_samples"]
+__all__ = [
+    "check_clip_values",
+    "check_eps",
+    "check_labels",
+    "check_mask",
+    "check_numeric",
+    "check_range",
+    "check_samples",
+]
 
 
 def check_samples(X, *, owner, n_features=None):

@@ -11,6 +11,22 @@ import skart
 from skart.attacks import BaseAttack
 from tests.common._models import net_of_any_size
 
+
+class NearInteger:
+    """A black box of six classes, from -1 to 4: the nearer to the first feature, the more probable."""
+
+    def __init__(self, output):
+        self.output = output
+
+    def __call__(self, X):
+        first = np.nan_to_num(X[:, :1].toarray() if hasattr(X, "toarray") else np.asarray(X, dtype=float)[:, :1])
+        scores = np.exp(-np.abs(np.clip(first, -1, 4) - np.arange(-1, 5)))
+        return scores.argmax(axis=1) - 1 if self.output == "labels" else scores / scores.sum(axis=1, keepdims=True)
+
+    def __repr__(self):
+        return "NearInteger()"  # with no address in it: names of tests are the same in every process
+
+
 # Instances for classes that need arguments, or whose defaults do not suit the checks; each class stands once. An entry
 # takes the class and returns a list. What is not named here is made without arguments.
 INSTANCES = {
@@ -19,6 +35,11 @@ INSTANCES = {
     # Few steps, for speed; and without its random start, so that the checks on the order of samples are met once.
     "ProjectedGradientDescent": lambda cls: [cls(max_iter=4), cls(max_iter=4, random_start=False, clip_values="fit")],
     "BasicIterativeMethod": lambda cls: [cls(max_iter=4)],
+    # Classes that hold the labels of most checks.
+    "BlackBoxClassifier": lambda cls: [
+        cls(NearInteger("probabilities"), [-1, 0, 1, 2, 3, 4]),
+        cls(NearInteger("labels"), [-1, 0, 1, 2, 3, 4], output="labels", batch_size=7),
+    ],
     "SkorchClassifier": lambda cls: [
         cls(net_of_any_size(), n_features_param="module__n_inputs", n_classes_param="module__n_outputs")
     ],

@@ -23,6 +23,8 @@ CLF = LogisticRegression()
 # Instances of classes that need arguments, beside those of skart's own estimators.
 TABLE = {
     **INSTANCES,
+    "BaggingClassifier": lambda cls: [cls(CLF)],
+    "FeatureUnion": lambda cls: [cls([("scaled", StandardScaler()), ("same", "passthrough")])],
     "FrozenEstimator": lambda cls: [cls(CLF)],
     "GridSearchCV": lambda cls: [cls(CLF, {"C": [1.0]})],
     "HalvingGridSearchCV": lambda cls: [cls(CLF, {"C": [1.0]})],
@@ -32,6 +34,9 @@ TABLE = {
     "NeuralNetBinaryClassifier": lambda cls: [],  # bare nets have tests of their own, for each convention of outputs
     "NeuralNetClassifier": lambda cls: [],
     "Nystroem": lambda cls: [cls(n_components=10)],
+    "OneVsOneClassifier": lambda cls: [cls(CLF)],
+    "OneVsRestClassifier": lambda cls: [cls(CLF)],
+    "OutputCodeClassifier": lambda cls: [cls(CLF)],
     "Pipeline": lambda cls: [make_pipeline(StandardScaler(), CLF)],
     "RFE": lambda cls: [cls(CLF)],
     "RFECV": lambda cls: [cls(CLF)],
@@ -39,6 +44,8 @@ TABLE = {
     "SelectFromModel": lambda cls: [cls(CLF)],
     "SequentialFeatureSelector": lambda cls: [cls(CLF)],
     "SparseRandomProjection": lambda cls: [cls(3)],
+    "StackingClassifier": lambda cls: [cls([("one", CLF), ("two", LogisticRegression(C=0.1))])],
+    "VotingClassifier": lambda cls: [cls([("one", CLF), ("two", LogisticRegression(C=0.1))], voting="soft")],
 }
 
 
