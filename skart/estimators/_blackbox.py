@@ -316,7 +316,8 @@ class _Counter:
             if limit is not None and self.n_queries + n_samples > limit:
                 raise QueryBudgetExceeded(
                     f"{self.n_queries} of max_queries={limit} queries are spent, and {n_samples} more were wanted; "
-                    "none of them was made. Ask about fewer samples, or raise the budget with set_params(max_queries=...)."
+                    "none of them was made. Ask about fewer samples, or raise the budget with "
+                    "set_params(max_queries=...)."
                 )
             self.n_queries += n_samples
 
