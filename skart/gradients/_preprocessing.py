@@ -15,19 +15,26 @@ def identity(X):
     return X, lambda cotangent: cotangent
 
 
-@rule("sklearn.preprocessing.StandardScaler")
-def standard_scaler(scaler, backend):
-    mean = backend.asarray(scaler.mean_) if scaler.with_mean else None
-    factor = backend.asarray(1 / scaler.scale_) if scaler.with_std else None
+def centred_and_scaled(centre, scale, backend):
+    """Forward of ``(X - centre) / scale``; ``None`` leaves out the one or the other."""
+    centre = None if centre is None else backend.asarray(centre)
+    factor = None if scale is None else backend.asarray(1 / scale)
 
     def forward(X):
-        if mean is not None:
-            X = X - mean
+        if centre is not None:
+            X = X - centre
         if factor is None:
             return X, lambda cotangent: cotangent
         return X * factor, lambda cotangent: cotangent * factor
 
     return forward
+
+
+@rule("sklearn.preprocessing.StandardScaler")
+def standard_scaler(scaler, backend):
+    return centred_and_scaled(
+        scaler.mean_ if scaler.with_mean else None, scaler.scale_ if scaler.with_std else None, backend
+    )
 
 
 @rule("sklearn.preprocessing.MinMaxScaler")

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from skart._core._arrays import array_namespace
+from skart.gradients._preprocessing import centred_and_scaled
 from skart.gradients._registry import Bound, chain, rule
 from skart.gradients._special import special
 
@@ -30,17 +31,9 @@ def max_abs_scaler(scaler, backend):
 
 @rule("sklearn.preprocessing.RobustScaler")
 def robust_scaler(scaler, backend):
-    centre = backend.asarray(scaler.center_) if scaler.with_centering else None
-    factor = backend.asarray(1 / scaler.scale_) if scaler.with_scaling else None
-
-    def forward(X):
-        if centre is not None:
-            X = X - centre
-        if factor is None:
-            return X, lambda cotangent: cotangent
-        return X * factor, lambda cotangent: cotangent * factor
-
-    return forward
+    return centred_and_scaled(
+        scaler.center_ if scaler.with_centering else None, scaler.scale_ if scaler.with_scaling else None, backend
+    )
 
 
 def power(logarithm, exponent):
