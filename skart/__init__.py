@@ -22,6 +22,7 @@ _PACKAGES = (
 _NAMES = {
     "AttackFailureWarning": "exceptions",
     "GradientUnavailableError": "exceptions",
+    "QueryBudgetExceeded": "exceptions",
     "class_gradient": "oracles",
     "logits": "oracles",
     "loss_gradient": "oracles",

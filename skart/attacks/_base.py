@@ -120,6 +120,11 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         -------
         X_adv : array, tensor or data frame of the kind, dtype and shape of ``X``
 
+        Raises
+        ------
+        QueryBudgetExceeded
+            The model's budget of queries ran out. ``result`` of the error holds what was found until then.
+
         Warns
         -----
         AttackFailureWarning
@@ -143,7 +148,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         Raises
         ------
         QueryBudgetExceeded
-            The model's budget of queries ran out. ``result`` of the error holds what was found until then.
+            As for ``transform``.
 
         Warns
         -----
