@@ -6,13 +6,14 @@ underflows: the cross-entropy of a model that is sure by a margin of 200 has a d
 near 1. Only who asks for the gradient proper multiplies by the scale.
 """
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
 
 from skart._core._arrays import any_feature, array_namespace, flatten, one_hot, to_numpy
 
-__all__ = ["LOSSES", "Evaluation", "Ledger", "Loss", "Objective", "check_loss", "log_softmax"]
+__all__ = ["LOSSES", "Asker", "Evaluation", "Ledger", "Loss", "Objective", "check_loss", "goal_met", "log_softmax"]
 
 
 class Loss(NamedTuple):
@@ -159,66 +160,51 @@ class Ledger:
         return whole
 
 
-class Objective:
-    """A loss of the answers of an oracle, as a function of the samples.
+class Asker:
+    """Asks an oracle for the scores of the samples of one batch, and keeps the books.
 
     Parameters
     ----------
     ask : callable
         ``ask(x, scores=...)`` returns scores (n_samples, n_classes) and the function that pulls a cotangent of that
         shape back to the shape of ``x``.
-    loss : {"cross_entropy", "margin", "dlr", "kl"}
-        Key of :data:`LOSSES`.
-    labels : integer array of shape (n_samples,)
-        Class to leave.
-    targets : integer array of shape (n_samples,) or None
-        Class to reach.
-    reference : array of shape (n_samples, n_classes) or None
-        Scores of the clean samples, for a loss that needs them.
+    n_samples : int
+        Size of the batch.
+
+    Attributes
+    ----------
+    ledger : Ledger
     """
 
-    def __init__(self, ask, loss, labels, *, targets=None, reference=None):
+    def __init__(self, ask, n_samples):
         self._ask = ask
-        self._loss = LOSSES[loss]
-        self.labels = labels
-        self.targets = targets
-        self.reference = reference
-        self.ledger = Ledger(labels.shape[0])
+        self.ledger = Ledger(n_samples)
         self._rows = self.ledger._rows
 
     def __getitem__(self, rows):
-        """The objective of the samples that ``rows`` (boolean) marks; it writes to the same ledger."""
-        part = object.__new__(Objective)
-        part._ask, part._loss, part.ledger = self._ask, self._loss, self.ledger
-        part.labels = self.labels[rows]
-        part.targets = None if self.targets is None else self.targets[rows]
-        part.reference = None if self.reference is None else self.reference[rows]
+        """The asker for the samples that ``rows`` (boolean) marks; it writes to the same ledger."""
+        part = copy.copy(self)
         part._rows = self._rows[to_numpy(rows)]
         return part
 
-    def __call__(self, x):
-        """Value and gradient at ``x``: one forward and one backward pass."""
-        loss, adversarial, pullback = self._forward(x)
-        pull = getattr(pullback, "last", pullback)  # it is asked once only
-        grad = self._checked(pull(loss.direction))
-        return Evaluation(loss.value, grad, adversarial)
+    def __call__(self, x, scores="margins"):
+        """Scores at ``x`` and their pullback, one forward pass; ``pullback.last`` is for who calls it once only.
 
-    def value(self, x):
-        """Value at ``x`` without the gradient: one forward pass."""
-        loss, adversarial, _ = self._forward(x)
-        return Evaluation(loss.value, None, adversarial)
+        Entries of a gradient that are not finite come back as zero.
+        """
+        output, pull = self._ask(x, scores=scores)
+        rows = self._rows
+        self.ledger.n_queries[rows] += 1
+        xp = array_namespace(output)
+        if not bool(xp.isfinite(xp.sum(output))):
+            self.ledger.bad_scores[rows] |= to_numpy(any_feature(~xp.isfinite(output)))
 
-    def _forward(self, x):
-        scores, pullback = self._ask(x, scores=self._loss.scores)
-        self.ledger.n_queries[self._rows] += 1
-        xp = array_namespace(scores)
-        if not bool(xp.isfinite(xp.sum(scores))):
-            self.ledger.bad_scores[self._rows] |= to_numpy(any_feature(~xp.isfinite(scores)))
-        loss = self._loss.function(scores, self.labels, self.targets, self.reference)
-        predicted = xp.argmax(scores, axis=1)
-        if self.targets is None:
-            return loss, predicted != self.labels, pullback
-        return loss, predicted == self.targets, pullback
+        def pullback(cotangent):
+            return self._checked(pull(cotangent))
+
+        last = getattr(pull, "last", pull)
+        pullback.last = lambda cotangent: self._checked(last(cotangent))
+        return output, pullback
 
     def _checked(self, grad):
         xp = array_namespace(grad)
@@ -234,3 +220,63 @@ class Objective:
             ledger.bad_gradient[rows] |= to_numpy(any_feature(~finite))
             grad = xp.where(finite, grad, 0.0)
         return grad
+
+
+class Objective:
+    """A loss of the answers of an oracle, as a function of the samples.
+
+    Parameters
+    ----------
+    ask : Asker or callable
+        What answers for the samples; see :class:`Asker`.
+    loss : {"cross_entropy", "margin", "dlr", "kl"}
+        Key of :data:`LOSSES`.
+    labels : integer array of shape (n_samples,)
+        Class to leave.
+    targets : integer array of shape (n_samples,) or None
+        Class to reach.
+    reference : array of shape (n_samples, n_classes) or None
+        Scores of the clean samples, for a loss that needs them.
+    """
+
+    def __init__(self, ask, loss, labels, *, targets=None, reference=None):
+        self._ask = ask if isinstance(ask, Asker) else Asker(ask, labels.shape[0])
+        self._loss = LOSSES[loss]
+        self.labels = labels
+        self.targets = targets
+        self.reference = reference
+
+    @property
+    def ledger(self):
+        """What was asked so far."""
+        return self._ask.ledger
+
+    def __getitem__(self, rows):
+        """The objective of the samples that ``rows`` (boolean) marks; it writes to the same ledger."""
+        part = copy.copy(self)
+        part._ask = self._ask[rows]
+        part.labels = self.labels[rows]
+        part.targets = None if self.targets is None else self.targets[rows]
+        part.reference = None if self.reference is None else self.reference[rows]
+        return part
+
+    def __call__(self, x):
+        """Value and gradient at ``x``: one forward and one backward pass."""
+        loss, adversarial, pullback = self._forward(x)
+        return Evaluation(loss.value, pullback.last(loss.direction), adversarial)
+
+    def value(self, x):
+        """Value at ``x`` without the gradient: one forward pass."""
+        loss, adversarial, _ = self._forward(x)
+        return Evaluation(loss.value, None, adversarial)
+
+    def _forward(self, x):
+        scores, pullback = self._ask(x, scores=self._loss.scores)
+        loss = self._loss.function(scores, self.labels, self.targets, self.reference)
+        return loss, goal_met(scores, self.labels, self.targets), pullback
+
+
+def goal_met(scores, labels, targets=None):
+    """Whether the largest score is the target's or, without targets, another one than the label's."""
+    predicted = array_namespace(scores).argmax(scores, axis=1)
+    return predicted != labels if targets is None else predicted == targets

@@ -1,7 +1,9 @@
 """The template of attacks: what all of them share, from the caller's data to the checked result.
 
 A subclass of :class:`BaseAttack` implements ``_attack``: from arrays in the oracle's namespace to arrays. One that
-maximises a loss in a ball with gradients derives from :class:`GradientAttack` and implements ``_perturb``.
+asks for gradients derives from :class:`GradientAttack` and implements ``_search``; one that maximises a loss in a ball
+derives from :class:`AscentAttack` and implements ``_perturb``. One that learns from training data implements
+``_learn``.
 """
 
 import contextlib
@@ -23,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skart._core._arrays import to_numpy
 from skart._core._balls import NORMS, make_ball, norm_of
-from skart._core._objectives import LOSSES, Ledger, Objective, check_loss
+from skart._core._objectives import LOSSES, Asker, Ledger, Objective, check_loss
 from skart._core._random import RandomStream
 from skart.attacks._result import AttackResult
 from skart.exceptions import AttackFailureWarning, GradientUnavailableError, QueryBudgetExceeded
@@ -41,7 +43,7 @@ from skart.utils._validation import (
     check_samples,
 )
 
-__all__ = ["BaseAttack", "GradientAttack", "bind_attack"]
+__all__ = ["AscentAttack", "BaseAttack", "GradientAttack", "bind_attack"]
 
 RESERVED_TARGETS = ("given", "least_likely", "random", "runner_up")
 
@@ -102,6 +104,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             learnt.clip_values_ = (checked.min(axis=0), checked.max(axis=0))
         if hasattr(self, "max_iter"):
             learnt.n_iter_ = self.max_iter
+        learnt._learn(X, y)
         self.__dict__ = vars(learnt)
         return self
 
@@ -319,8 +322,17 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         seen = getattr(self, "n_features_in_", getattr(estimator, "n_features_in_", None))
         return check_samples(X, owner=type(self).__name__, n_features=seen)
 
+    def _radius(self):
+        """Radius of the ball as the user gave it; None where only the box and the mask bound the attack."""
+
     def _check_oracle(self, oracle):
         """Raise where the oracle cannot answer what the attack asks."""
+
+    def _learn(self, X, y):
+        """Learn from the training data what the attack applies later; ``estimator_`` is fitted.
+
+        Called on a copy, which takes the attack's place if nothing is raised.
+        """
 
     def _goals(self, x, y, oracle, stream):
         """Positions of the labels to leave and, with a target, of those to reach."""
@@ -454,10 +466,57 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
 
 class GradientAttack(BaseAttack):
-    """Base class of attacks that maximise a loss in a ball with gradients. Subclasses implement ``_perturb``."""
+    """Base class of attacks that ask for gradients. Subclasses implement ``_search``."""
+
+    @abstractmethod
+    def _search(self, x, *, ask, labels, targets, ball, draw):
+        """Adversarial samples for one batch.
+
+        Parameters
+        ----------
+        x : array of shape (n_batch, ...)
+            Clean samples.
+        ask : Asker
+            What answers scores and their pullback.
+        labels, targets : integer arrays of shape (n_batch,)
+            Positions of the labels to leave and, or None, of those to reach.
+        ball : Ball
+            Where the samples may go; without a radius it is the box and the mask alone.
+        draw : callable
+            ``draw(k)`` gives the batch's ``k``-th random generator.
+
+        Returns
+        -------
+        x_adv : array of shape (n_batch, ...)
+        """
+
+    def _check_oracle(self, oracle):
+        if oracle.access != "gradients":
+            raise GradientUnavailableError(f"{type(self).__name__} needs gradients. {oracle._no_gradient}")
+
+    def _attack(self, x, labels, targets, *, oracle, space, draw):
+        ball = space.ball(x)
+        ask = Asker(oracle.vjp, x.shape[0])
+
+        def positions(values):
+            return None if values is None else oracle.xp.asarray(values, device=oracle.device)
+
+        found = self._search(x, ask=ask, labels=positions(labels), targets=positions(targets), ball=ball, draw=draw)
+        x_adv = ball.enforce(found)
+        inside = to_numpy(ball.contains(x_adv))
+        if not inside.all():
+            raise RuntimeError(
+                f"{type(self).__name__} left the ball, the box or the mask for {np.count_nonzero(~inside)} samples. "
+                "This is a bug in skart; please report it with the parameters of the attack."
+            )
+        return x_adv, ask.ledger
+
+
+class AscentAttack(GradientAttack):
+    """Base class of attacks that maximise a loss in a ball. Subclasses implement ``_perturb``."""
 
     _parameter_constraints: dict = {
-        **BaseAttack._parameter_constraints,
+        **GradientAttack._parameter_constraints,
         "norm": [Options(Real, set(NORMS))],
         "eps": [Interval(Real, 0, None, closed="left"), "array-like"],
         "loss": [StrOptions(set(LOSSES))],
@@ -468,32 +527,17 @@ class GradientAttack(BaseAttack):
         """Adversarial samples for ``x``, as an array."""
 
     def _radius(self):
-        """Radius of the ball, as the user gave it."""
         return self.eps
 
     def _check_oracle(self, oracle):
-        if oracle.access != "gradients":
-            raise GradientUnavailableError(f"{type(self).__name__} needs gradients. {oracle._no_gradient}")
+        super()._check_oracle(oracle)
         check_loss(self.loss, len(oracle.classes_), self.target is not None)
 
-    def _attack(self, x, labels, targets, *, oracle, space, draw):
-        ball = space.ball(x)
-
-        def positions(values):
-            return None if values is None else oracle.xp.asarray(values, device=oracle.device)
-
-        reference = oracle.logits(x) if LOSSES[self.loss].needs_reference and targets is None else None
-        objective = Objective(oracle.vjp, self.loss, positions(labels), targets=positions(targets), reference=reference)
-        if reference is not None:
-            objective.ledger.n_queries += 1
-        x_adv = ball.enforce(self._perturb(x, objective=objective, ball=ball, draw=draw))
-        inside = to_numpy(ball.contains(x_adv))
-        if not inside.all():
-            raise RuntimeError(
-                f"{type(self).__name__} left the ball, the box or the mask for {np.count_nonzero(~inside)} samples. "
-                "This is a bug in skart; please report it with the parameters of the attack."
-            )
-        return x_adv, objective.ledger
+    def _search(self, x, *, ask, labels, targets, ball, draw):
+        needs_reference = LOSSES[self.loss].needs_reference and targets is None
+        reference = ask(x, scores=LOSSES[self.loss].scores)[0] if needs_reference else None
+        objective = Objective(ask, self.loss, labels, targets=targets, reference=reference)
+        return self._perturb(x, objective=objective, ball=ball, draw=draw)
 
 
 class _Space:
@@ -502,7 +546,8 @@ class _Space:
     def __init__(self, attack, X, container, estimator):
         name, shape = type(attack).__name__, tuple(X.shape[1:])
         self.norm = getattr(attack, "norm", 2)
-        self.eps = check_eps(attack._radius(), shape) if hasattr(attack, "_radius") else np.inf
+        radius = attack._radius()
+        self.eps = np.inf if radius is None else check_eps(radius, shape)
         self.mask = self.low = self.high = None
         self.widen = isinstance(attack.clip_values, str)  # the range of a sample to hold it
         if attack.clip_values is not None:

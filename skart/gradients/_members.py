@@ -28,6 +28,7 @@ def joined(forward, members, **fields):
         forward,
         continuous=all(member.continuous for member in members),
         contexts=tuple(context for member in members for context in member.contexts),
+        in_process=any(member.in_process for member in members),
         **fields,
     )
 

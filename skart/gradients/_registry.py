@@ -61,6 +61,9 @@ class Bound:
         Turns logits into those of the estimator's ``predict_proba``, where a decision threshold has shifted them.
     contexts : tuple of callables
         Each makes a context manager that puts the model into the state in which it is to be asked, and back.
+    in_process : bool
+        The model must be asked in this process: batches are not spread over others. What computes with
+        torch always is.
     """
 
     forward: Callable
@@ -74,6 +77,7 @@ class Bound:
     follows_predict: bool = False
     public: Callable | None = None
     contexts: tuple = ()
+    in_process: bool = False
 
 
 class NeedsTorch(Exception):  # noqa: N818 - a signal between a rule and `bind`, never seen outside
@@ -231,6 +235,7 @@ def chain(bounds, own_input=None):
         continuous=all(bound.continuous for bound in bounds),
         own_input=own_input,
         contexts=tuple(context for bound in bounds for context in bound.contexts),
+        in_process=any(bound.in_process for bound in bounds),
     )
 
 

@@ -146,7 +146,7 @@ class Oracle:
     @property
     def runs_in_process(self):
         """Whether the model must stay in this process (a net), so that batches are not sent to others."""
-        return self._backend.is_torch
+        return self._backend.is_torch or (self._bound is not None and self._bound.in_process)
 
     def __enter__(self):
         if self._stack is not None:

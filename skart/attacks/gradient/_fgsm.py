@@ -6,13 +6,13 @@ from numbers import Integral, Real
 import numpy as np
 
 from skart._core._search import Found, best_of, minimal_step, single_step
-from skart.attacks._base import GradientAttack
+from skart.attacks._base import AscentAttack
 from skart.utils._sklearn_compat import Interval
 
 __all__ = ["FastGradientMethod"]
 
 
-class FastGradientMethod(GradientAttack):
+class FastGradientMethod(AscentAttack):
     """Step once to the point of the ball where the linearised loss is largest.
 
     For the maximum norm this is the sign of the gradient times ``eps``, and for the Euclidean norm the gradient scaled
@@ -88,7 +88,7 @@ class FastGradientMethod(GradientAttack):
     """
 
     _parameter_constraints: dict = {
-        **GradientAttack._parameter_constraints,
+        **AscentAttack._parameter_constraints,
         "minimal": ["boolean"],
         "eps_step": [Interval(Real, 0, None, closed="neither")],
         "eps_max": [Interval(Real, 0, None, closed="neither")],

@@ -6,24 +6,24 @@ from numbers import Integral, Real
 import numpy as np
 
 from skart._core._search import best_of, projected_ascent
-from skart.attacks._base import GradientAttack
+from skart.attacks._base import AscentAttack
 from skart.utils._sklearn_compat import Interval
 from skart.utils._validation import check_eps
 
 __all__ = ["BasicIterativeMethod", "ProjectedGradientDescent"]
 
 
-class _IterativeAttack(GradientAttack):
+class _IterativeAttack(AscentAttack):
     """Repeated projected steps; the two attacks below differ in where they start."""
 
     _parameter_constraints: dict = {
-        **GradientAttack._parameter_constraints,
+        **AscentAttack._parameter_constraints,
         "eps_step": [Interval(Real, 0, None, closed="neither"), "array-like", None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "early_stop": ["boolean"],
     }
 
-    def _search(self, shape):
+    def _steps(self, shape):
         if self.eps_step is None:
             # 2.5 radii in all let an iterate cross the ball and settle on its far side.
             eps_step = 2.5 * check_eps(self.eps, shape) / self.max_iter
@@ -152,7 +152,7 @@ class ProjectedGradientDescent(_IterativeAttack):
 
     def _perturb(self, x, *, objective, ball, draw):
         starts = (x if k == 0 and not self.random_start else ball.sample(draw(k)) for k in range(self.n_restarts))
-        return best_of(starts, objective, self._search(tuple(x.shape[1:])), ball=ball).x
+        return best_of(starts, objective, self._steps(tuple(x.shape[1:])), ball=ball).x
 
 
 class BasicIterativeMethod(_IterativeAttack):
@@ -260,4 +260,4 @@ class BasicIterativeMethod(_IterativeAttack):
         self.verbose = verbose
 
     def _perturb(self, x, *, objective, ball, draw):
-        return self._search(tuple(x.shape[1:]))(x, objective, ball=ball).x
+        return self._steps(tuple(x.shape[1:]))(x, objective, ball=ball).x
