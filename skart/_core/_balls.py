@@ -138,6 +138,11 @@ class Ball:
             part.lower, part.upper = self.lower[rows], self.upper[rows]
         return part
 
+    @property
+    def eps(self):
+        """Radius, as a float, or as an array of one for each feature (one where that is zero)."""
+        return self.radius if self.scale is None else self.radius * to_numpy(self.scale)[0, ...]
+
     def project(self, x):
         """Nearest point, in the Euclidean norm of ``(x - centre) / scale``; points of the set stay as they are."""
         inside = self._within(x)

@@ -38,9 +38,9 @@ from skart.utils._validation import (
     check_clip_values,
     check_eps,
     check_mask,
-    check_numeric,
     check_range,
     check_samples,
+    eps_of_columns,
 )
 
 __all__ = ["AscentAttack", "BaseAttack", "GradientAttack", "bind_attack"]
@@ -186,10 +186,10 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         self._validate_params()
         estimator = self._fitted_estimator()
         container = Container(X)
-        X = self._check_samples(X, estimator)
-        space = _Space(self, X, container, estimator)
+        X = self._check_samples(container.numbers(X), estimator)
         stream = RandomStream(self.random_state)
         oracle = Oracle(estimator, X, container=container)
+        space = _Space(self, X, container, oracle)
         n_samples = X.shape[0]
         with oracle:
             self._check_oracle(oracle)
@@ -276,7 +276,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
                 work.targets,
                 oracle=oracle,
                 space=space,
-                draw=lambda k: stream.generator(1, work.place, k),
+                draw=_Draw(stream, work.place, work.place * self.batch_size),
             )
             positions = oracle.positions(x_adv)
         except QueryBudgetExceeded as error:
@@ -311,12 +311,16 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         needs_labels = self.__sklearn_tags__().target_tags.required
         with_labels = {"y": y} if needs_labels else {}
         checked = validate_data(
-            self, _host(X), **with_labels, allow_nd=True, dtype=(np.float64, np.float32), reset=True
+            self,
+            Container(X).numbers(_host(X)),
+            **with_labels,
+            allow_nd=True,
+            dtype=(np.float64, np.float32),
+            reset=True,
         )
         return checked[0] if needs_labels and isinstance(checked, tuple) else checked
 
     def _check_samples(self, X, estimator):
-        check_numeric(X, owner=type(self).__name__)
         if hasattr(self, "n_features_in_") and not is_torch_array(X):
             return validate_data(self, X, allow_nd=True, dtype=(np.float64, np.float32), reset=False)
         seen = getattr(self, "n_features_in_", getattr(estimator, "n_features_in_", None))
@@ -543,28 +547,32 @@ class AscentAttack(GradientAttack):
 class _Space:
     """Where samples may go: the attack's eps, clip_values and mask, resolved for the data at hand."""
 
-    def __init__(self, attack, X, container, estimator):
+    def __init__(self, attack, X, container, oracle):
         name, shape = type(attack).__name__, tuple(X.shape[1:])
+        names = container.columns
+        if names is None:
+            names = getattr(attack, "feature_names_in_", getattr(oracle.estimator, "feature_names_in_", None))
+        held = oracle.held(shape[0]) if len(shape) == 1 else None
         self.norm = getattr(attack, "norm", 2)
         radius = attack._radius()
-        self.eps = np.inf if radius is None else check_eps(radius, shape)
+        self.eps = np.inf if radius is None else check_eps(eps_of_columns(radius, shape, names), shape)
         self.mask = self.low = self.high = None
+        if attack.mask is not None:
+            self.mask = check_mask(attack.mask, shape, names, owner=name)
+        if held is not None:
+            self.mask = _numbers_only(self.mask, held, names, name)
         self.widen = isinstance(attack.clip_values, str)  # the range of a sample to hold it
         if attack.clip_values is not None:
-            self.low, self.high = self._range(attack, X, shape, name)
-        if attack.mask is not None:
-            names = container.columns
-            if names is None:
-                names = getattr(attack, "feature_names_in_", getattr(estimator, "feature_names_in_", None))
-            self.mask = check_mask(attack.mask, shape, names, owner=name)
+            self.low, self.high = self._range(attack, X, shape, name, held)
         self.frozen = not np.any(self.eps)
         if not self.frozen and np.all(np.isfinite(self.eps)):
             self._check_resolution(X, name)
 
-    def _range(self, attack, X, shape, name):
+    def _range(self, attack, X, shape, name, held):
         if not isinstance(attack.clip_values, str):
-            low, high = check_clip_values(attack.clip_values, shape)
-            self.widen = not check_range(X, low, high, owner=name)
+            low, high = check_clip_values(attack.clip_values, shape, ignored=held)
+            checked = (X, low, high) if held is None else (X[:, ~held], low[~held], high[~held])
+            self.widen = not check_range(*checked, owner=name)
             return low, high
         if not hasattr(attack, "clip_values_"):
             raise NotFittedError(
@@ -621,6 +629,24 @@ def bind_attack(attack, estimator):
     return bound
 
 
+class _Draw(NamedTuple):
+    """Random numbers for one batch."""
+
+    stream: RandomStream
+    place: int  # of the batch among the batches
+    first: int  # place of its first sample among all
+
+    def __call__(self, k):
+        """The batch's ``k``-th generator."""
+        return self.stream.generator(1, self.place, k)
+
+    def of_samples(self, n_samples, n_numbers):
+        """Uniform numbers, (n_samples, n_numbers), the same for a sample however the samples are put in batches."""
+        generator = self.stream.generator(2)
+        generator.bit_generator.advance(self.first * n_numbers)  # each number takes one step
+        return generator.random((n_samples, n_numbers))
+
+
 def _attack_elsewhere(attack, estimator, container, space, stream, works, rules):
     """A worker's share of the batches."""
     for cls, rule in rules.items():
@@ -632,6 +658,23 @@ def _attack_elsewhere(attack, estimator, container, space, stream, works, rules)
 def _unfinished(work, error):
     """A batch that came back as it went in, since ``error`` kept it from being finished."""
     return _Outcome(work.x, work.labels, Ledger(len(work.labels)), error)
+
+
+def _numbers_only(mask, held, names, owner):
+    """Features that may change: those of ``mask`` (all without one), none of which may be held fixed."""
+    if mask is not None and (mask & held).any():
+        first = int(np.flatnonzero(mask & held)[0])
+        called = f"feature {first}" if names is None else f"column {names[first]!r}"
+        raise ValueError(
+            f"{owner}: mask names {called}, whose values stand for categories. Attacks change numbers and hold such "
+            "columns fixed: leave it out of the mask."
+        )
+    if held.all():
+        raise ValueError(
+            f"{owner}: all {len(held)} features stand for categories, which attacks hold fixed, so that nothing is "
+            "left to change."
+        )
+    return ~held if mask is None else mask
 
 
 def _host(X):

@@ -5,6 +5,7 @@ Every module of rules is imported here, so that a worker process that unpickles 
 
 from skart.gradients import (  # noqa: F401
     _calibration,
+    _columns,
     _composition,
     _discretisation,
     _discriminant,

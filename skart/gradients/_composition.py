@@ -2,16 +2,21 @@
 
 from dataclasses import replace
 
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+
 from skart.exceptions import GradientUnavailableError
 from skart.gradients._registry import chain, rule
 
 __all__ = []
 
 
-@rule("sklearn.pipeline.Pipeline")
+@rule("sklearn.pipeline.Pipeline", frames=True)
 def pipeline(model, backend):
     steps = [(name, step) for name, step in model.steps if step is not None and not isinstance(step, str)]
-    bounds = [backend.bind(step, where=f"step {name!r}") for name, step in steps]
+    # What a step hands on is an array, whatever the first one is asked with.
+    backends = [backend] + [backend.on(None)] * len(steps)
+    bounds = [part.bind(step, where=f"step {name!r}") for part, (name, step) in zip(backends, steps)]
     if not bounds:
         return lambda X: (X, lambda cotangent: cotangent)
     # "passthrough" may stand last: then all steps transform.
@@ -32,7 +37,41 @@ def _transformer(name, step, bound):
     return bound
 
 
-@rule("sklearn.frozen.FrozenEstimator")
+def refuse_coded(backend, owner):
+    """Raise where ``owner`` passes on, as it is, a column that holds no numbers."""
+    coded = [] if backend.container is None else backend.container.coded
+    if coded:
+        raise GradientUnavailableError(
+            f"column {coded[0]!r} holds no numbers and passes through the {owner} as it is. Encode it, or drop it."
+        )
+
+
+def fixed_features(model, backend):
+    """Features that a classifier without gradient wants fixed, as far as its steps before it have rules.
+
+    Returns
+    -------
+    fixed : ndarray of bool, True or None
+        As in :class:`Bound`.
+    """
+    while hasattr(model, "best_estimator_") or isinstance(model, FrozenEstimator):
+        model = model.estimator if isinstance(model, FrozenEstimator) else model.best_estimator_
+    if not isinstance(model, Pipeline):
+        return getattr(model, "is_categorical_", None)  # scikit-learn's histogram-based boosting
+    bounds = []
+    for name, step in model.steps[:-1]:
+        if step is None or isinstance(step, str):
+            continue
+        try:
+            bound = _transformer(name, step, backend.bind(step))
+        except GradientUnavailableError:
+            break
+        bounds.append(bound)
+        backend = backend.on(None)
+    return chain(bounds).fixed if bounds else fixed_features(model.steps[-1][1], backend)
+
+
+@rule("sklearn.frozen.FrozenEstimator", frames=True)
 def frozen_estimator(model, backend):
     return backend.bind(model.estimator)
 
@@ -42,6 +81,7 @@ def frozen_estimator(model, backend):
     "sklearn.model_selection.HalvingGridSearchCV",
     "sklearn.model_selection.HalvingRandomSearchCV",
     "sklearn.model_selection.RandomizedSearchCV",
+    frames=True,
 )
 def search(model, backend):
     if not hasattr(model, "best_estimator_"):

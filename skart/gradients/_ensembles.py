@@ -11,7 +11,7 @@ import numpy as np
 
 from skart._core._arrays import array_namespace
 from skart.exceptions import GradientUnavailableError
-from skart.gradients._composition import _transformer
+from skart.gradients._composition import _transformer, refuse_coded
 from skart.gradients._members import (
     bind_members,
     concatenated,
@@ -21,7 +21,7 @@ from skart.gradients._members import (
     log_probabilities,
 )
 from skart.gradients._preprocessing import identity
-from skart.gradients._registry import Bound, chain, rule
+from skart.gradients._registry import Bound, chain, elementwise, rule
 
 __all__ = []
 
@@ -80,7 +80,7 @@ def drawn(features, n_features, backend):
     return forward
 
 
-@rule("sklearn.ensemble.VotingClassifier")
+@rule("sklearn.ensemble.VotingClassifier", frames=True)
 def voting(model, backend):
     """The logarithm of the weighted mean of the members' probabilities."""
     if model.voting == "hard":
@@ -154,7 +154,7 @@ def _mean_decision(forwards):
     return forward
 
 
-@rule("sklearn.ensemble.StackingClassifier")
+@rule("sklearn.ensemble.StackingClassifier", frames=True)
 def stacking(model, backend):
     if isinstance(model.classes_, list):
         raise GradientUnavailableError(
@@ -179,14 +179,15 @@ def stacking(model, backend):
         probabilities = exponential(log_probabilities(name, member, bound))
         parts.append(without_first(probabilities) if len(model.classes_) == 2 else probabilities)
     if model.passthrough:
+        refuse_coded(backend, "StackingClassifier")
         parts.append(identity)
     features = concatenated(parts)
-    final = backend.bind(model.final_estimator_, where="final_estimator_")
+    final = backend.on(None).bind(model.final_estimator_, where="final_estimator_")
     # Whatever the final estimator's labels are: it is fitted on positions, and stacking gives the labels back.
     return replace(chain([joined(features, bounds), final]), transform=features, index_labels=False)
 
 
-@rule("sklearn.pipeline.FeatureUnion")
+@rule("sklearn.pipeline.FeatureUnion", frames=True)
 def feature_union(model, backend):
     weights = model.transformer_weights or {}
     parts, bounds = [], []
@@ -194,7 +195,8 @@ def feature_union(model, backend):
         if isinstance(step, str) and step == "drop":
             continue
         if isinstance(step, str):  # "passthrough"
-            bound = Bound(identity)
+            refuse_coded(backend, "FeatureUnion")
+            bound = elementwise(identity)
         else:
             bound = _transformer(name, step, backend.bind(step, where=f"transformer {name!r}"))
         bounds.append(bound)

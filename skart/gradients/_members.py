@@ -1,9 +1,11 @@
 """What ensembles ask of their members: probabilities and decision values, whatever the members' logits are."""
 
+from functools import reduce
+
 from skart._core._arrays import array_namespace
 from skart._core._objectives import log_softmax
 from skart.exceptions import GradientUnavailableError
-from skart.gradients._registry import Bound
+from skart.gradients._registry import Bound, united
 
 __all__ = [
     "bind_members",
@@ -28,6 +30,7 @@ def joined(forward, members, **fields):
         forward,
         continuous=all(member.continuous for member in members),
         contexts=tuple(context for member in members for context in member.contexts),
+        fixed=reduce(united, (member.fixed for member in members)),
         in_process=any(member.in_process for member in members),
         **fields,
     )

@@ -5,7 +5,7 @@ import numpy as np
 from skart._core._arrays import one_hot
 from skart.exceptions import GradientUnavailableError
 from skart.gradients._linear import affine
-from skart.gradients._registry import rule, user_rules
+from skart.gradients._registry import elementwise, rule, user_rules
 
 __all__ = []
 
@@ -16,7 +16,7 @@ def identity(X):
 
 
 def centred_and_scaled(centre, scale, backend):
-    """Forward of ``(X - centre) / scale``; ``None`` leaves out the one or the other."""
+    """The bound rule of ``(X - centre) / scale``; ``None`` leaves out the one or the other."""
     centre = None if centre is None else backend.asarray(centre)
     factor = None if scale is None else backend.asarray(1 / scale)
 
@@ -27,7 +27,7 @@ def centred_and_scaled(centre, scale, backend):
             return X, lambda cotangent: cotangent
         return X * factor, lambda cotangent: cotangent * factor
 
-    return forward
+    return elementwise(forward)
 
 
 @rule("sklearn.preprocessing.StandardScaler")
@@ -53,7 +53,7 @@ def min_max_scaler(scaler, backend):
         slope = xp.astype((output >= low - slack) & (output <= high + slack), output.dtype) * factor
         return xp.clip(output, low, high), lambda cotangent: cotangent * slope
 
-    return forward
+    return elementwise(forward)
 
 
 @rule("sklearn.preprocessing.Normalizer")
@@ -96,7 +96,7 @@ def principal_components(pca, backend):
 @rule("sklearn.preprocessing.FunctionTransformer")
 def function_transformer(step, backend):
     if step.func is None:
-        return identity
+        return elementwise(identity)
     try:
         function_rule = user_rules().get(step.func) or _FUNCTIONS.get(step.func)
     except TypeError:  # not hashable

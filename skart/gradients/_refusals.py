@@ -32,11 +32,5 @@ no_gradient(
     "sklearn.multioutput.MultiOutputClassifier",
     why="it gives several labels a sample, and skart attacks one; attack its `estimators_` one by one",
 )
-no_gradient(
-    "sklearn.preprocessing.OneHotEncoder",
-    "sklearn.preprocessing.OrdinalEncoder",
-    "sklearn.preprocessing.TargetEncoder",
-    why="categories have no derivative",
-)
 no_gradient("sklearn.naive_bayes.CategoricalNB", why="it sees its input as categories only")
 no_gradient("sklearn.dummy.DummyClassifier", why="its answer does not depend on the input")

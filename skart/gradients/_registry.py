@@ -14,10 +14,23 @@ from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
+from scipy.sparse import issparse
 
 from skart.exceptions import GradientUnavailableError
 
-__all__ = ["Backend", "Bound", "bind", "chain", "no_gradient", "register_rule", "rule", "user_rules"]
+__all__ = [
+    "Backend",
+    "Bound",
+    "TakesNoTextError",
+    "bind",
+    "chain",
+    "elementwise",
+    "no_gradient",
+    "register_rule",
+    "rule",
+    "united",
+    "user_rules",
+]
 
 # What a subclass may override so that the rule of its parent no longer tells what the model computes.
 _PREDICTION_METHODS = frozenset(
@@ -61,6 +74,11 @@ class Bound:
         Turns logits into those of the estimator's ``predict_proba``, where a decision threshold has shifted them.
     contexts : tuple of callables
         Each makes a context manager that puts the model into the state in which it is to be asked, and back.
+    fixed : ndarray of bool of shape (n_features,), True or None
+        Features of the input that attacks must leave as they are, since they are codes of categories; True for all.
+    sources : callable or None
+        ``sources(flags)`` tells which features of the input the flagged outputs of a transformer depend on; both may
+        be True, for all. ``None`` stands for all.
     in_process : bool
         The model must be asked in this process: batches are not spread over others. What computes with
         torch always is.
@@ -77,6 +95,8 @@ class Bound:
     follows_predict: bool = False
     public: Callable | None = None
     contexts: tuple = ()
+    fixed: Any = None
+    sources: Callable | None = None
     in_process: bool = False
 
 
@@ -86,6 +106,10 @@ class NeedsTorch(Exception):  # noqa: N818 - a signal between a rule and `bind`,
     def __init__(self, device):
         super().__init__(device)
         self.device = device
+
+
+class TakesNoTextError(GradientUnavailableError):
+    """A part of the model is handed a column that holds no numbers, and its rule knows nothing of such."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +122,14 @@ class Backend:
         Array API namespace (NumPy or torch, through array-api-compat).
     dtype : dtype of ``xp``
     device : device of ``xp``
+    container : Container or None
+        The data frame that the part of the model which is bound is asked with, where it is a frame.
     """
 
     xp: Any
     dtype: Any
     device: Any
+    container: Any = None
 
     @property
     def is_torch(self):
@@ -114,6 +141,8 @@ class Backend:
 
         Floating-point and integer values take the backend's dtype unless ``dtype`` names another one.
         """
+        if issparse(values):  # parameters of a model that was fitted on sparse data
+            values = values.toarray()
         if array_api_compat.is_torch_array(values):
             values = values.detach()
             if not self.is_torch:
@@ -134,6 +163,10 @@ class Backend:
                 f"the nets of one model are on different devices, {self.device} and {device}; move them to one."
             )
 
+    def on(self, container):
+        """The backend for a part of the model that is asked with another frame, or (None) with none."""
+        return replace(self, container=container)
+
     def bind(self, estimator, where=None):
         """Bind the rule of a part of the model; ``where`` names the part in errors ("step 'clf'")."""
         try:
@@ -141,24 +174,24 @@ class Backend:
         except GradientUnavailableError as error:
             if where is None:
                 raise
-            raise GradientUnavailableError(f"{where}: {error}") from None
+            raise type(error)(f"{where}: {error}") from None
 
 
-def numpy_backend(dtype):
+def numpy_backend(dtype, container=None):
     """Backend of NumPy arrays of ``dtype``."""
-    return Backend(array_api_compat.array_namespace(np.empty(0)), np.dtype(dtype), "cpu")
+    return Backend(array_api_compat.array_namespace(np.empty(0)), np.dtype(dtype), "cpu", container)
 
 
-def torch_backend(dtype, device):
+def torch_backend(dtype, device, container=None):
     """Backend of torch tensors; ``dtype`` is NumPy's name for it."""
     import torch
 
     xp = array_api_compat.array_namespace(torch.empty(0))
-    return Backend(xp, getattr(torch, np.dtype(dtype).name), device)
+    return Backend(xp, getattr(torch, np.dtype(dtype).name), device, container)
 
 
-def bind(estimator, dtype):
-    """Bind ``estimator``'s rule; returns ``(bound, backend)``.
+def bind(estimator, dtype, container=None):
+    """Bind ``estimator``'s rule; returns ``(bound, backend)``. ``container`` is that of the samples, if a frame.
 
     NumPy computes, unless some part of the model is a net: then the whole of it runs in torch, on the net's device.
 
@@ -167,17 +200,33 @@ def bind(estimator, dtype):
     GradientUnavailableError
         No rule fits the estimator or one of its parts.
     """
-    backend = numpy_backend(dtype)
+    backend = numpy_backend(dtype, container)
     try:
         return _bind(estimator, backend), backend
     except NeedsTorch as need:
-        backend = torch_backend(dtype, need.device)
+        backend = torch_backend(dtype, need.device, container)
         return _bind(estimator, backend), backend
 
 
 def _bind(estimator, backend):
-    bound = _find(estimator)(estimator, backend)
+    entry = _find(estimator)
+    if not entry.frames and backend.container is not None:
+        coded = backend.container.coded
+        if coded:
+            raise TakesNoTextError(
+                f"{type(estimator).__name__} takes the column {coded[0]!r}, which holds no numbers. Encode it before, "
+                "in a ColumnTransformer."
+            )
+        backend = backend.on(None)
+    bound = entry.rule(estimator, backend)
     return bound if isinstance(bound, Bound) else Bound(bound)
+
+
+def united(flags, others):
+    """Features that are in either of two sets; each is boolean, True for all features, or None for none."""
+    if flags is None or others is True:
+        return others
+    return flags if others is None or flags is True else flags | others
 
 
 def chain(bounds, own_input=None):
@@ -235,28 +284,56 @@ def chain(bounds, own_input=None):
         continuous=all(bound.continuous for bound in bounds),
         own_input=own_input,
         contexts=tuple(context for bound in bounds for context in bound.contexts),
+        fixed=_fixed_by(bounds),
+        sources=None if any(bound.sources is None for bound in bounds) else _traced(bounds),
         in_process=any(bound.in_process for bound in bounds),
     )
+
+
+def _fixed_by(bounds):
+    """Features of the first part's input that any part wants fixed."""
+    fixed = None
+    for bound in reversed(bounds):
+        if fixed is not None:
+            fixed = True if bound.sources is None else bound.sources(fixed)
+        fixed = united(bound.fixed, fixed)
+    return fixed
+
+
+def _traced(bounds):
+    def sources(flags):
+        for bound in reversed(bounds):
+            flags = bound.sources(flags)
+        return flags
+
+    return sources
+
+
+def elementwise(forward, **fields):
+    """``forward`` as the bound rule of a transformer each of whose outputs depends on the feature in its place."""
+    return Bound(forward, sources=lambda flags: flags, **fields)
 
 
 class _Entry(NamedTuple):
     rule: Callable | None
     why: str | None = None  # for a family without gradient
+    frames: bool = False  # whether the rule knows what to do with the container of a frame
 
 
 _rules: dict[str, _Entry] = {}  # by public import path
 _user_rules: dict[Any, Callable] = {}  # what users registered, as they gave it: class, import path or function
 
 
-def rule(*paths):
+def rule(*paths, frames=False):
     """Register the decorated function as the rule of the classes at these public import paths.
 
-    Names that the installed release of a package does not have register nothing.
+    Names that the installed release of a package does not have register nothing. A rule with ``frames`` knows what to
+    do with columns that hold no numbers; the others never see a backend with a container.
     """
 
     def decorate(function):
         for path in paths:
-            _rules[path] = _Entry(function)
+            _rules[path] = _Entry(function, frames=frames)
         return function
 
     return decorate
@@ -369,5 +446,5 @@ def _find(estimator):
             )
         if entry.rule is None:
             raise GradientUnavailableError(f"{cls.__name__} has no gradient: {entry.why}. {_WHAT_APPLIES}")
-        return entry.rule
+        return entry
     raise GradientUnavailableError(f"no gradient rule is known for {cls.__name__}. {_WHAT_APPLIES}")

@@ -6,7 +6,7 @@ import numpy as np
 
 from skart._core._arrays import array_namespace
 from skart.gradients._preprocessing import centred_and_scaled
-from skart.gradients._registry import Bound, chain, rule
+from skart.gradients._registry import Bound, chain, elementwise, rule
 from skart.gradients._special import special
 
 __all__ = []
@@ -16,7 +16,7 @@ __all__ = []
 def max_abs_scaler(scaler, backend):
     factor = backend.asarray(1 / scaler.scale_)
     if not getattr(scaler, "clip", False):  # since scikit-learn 1.8
-        return lambda X: (X * factor, lambda cotangent: cotangent * factor)
+        return elementwise(lambda X: (X * factor, lambda cotangent: cotangent * factor))
     # On the border the derivative is that of the inside: the extremes of the data lie there.
     border = 1 + 4 * float(backend.xp.finfo(backend.dtype).eps)
 
@@ -26,7 +26,7 @@ def max_abs_scaler(scaler, backend):
         slope = xp.astype(xp.abs(output) <= border, output.dtype) * factor
         return xp.clip(output, -1.0, 1.0), lambda cotangent: cotangent * slope
 
-    return forward
+    return elementwise(forward)
 
 
 @rule("sklearn.preprocessing.RobustScaler")
@@ -194,4 +194,4 @@ def simple_imputer(imputer, backend):
 
         return output, pullback
 
-    return forward
+    return elementwise(forward) if kept is None and marked is None else forward

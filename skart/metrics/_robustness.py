@@ -9,6 +9,7 @@ from skart._core._arrays import to_numpy
 from skart._core._balls import norm_of
 from skart.attacks._base import bind_attack
 from skart.oracles._functions import loss_gradient
+from skart.utils._containers import Container
 
 __all__ = ["empirical_robustness", "loss_sensitivity", "minimal_distances", "robust_accuracy_score"]
 
@@ -103,9 +104,9 @@ def empirical_robustness(estimator, X, *, attack, per_sample=False):
     """Average relative perturbation that the attack needs, over the samples on which it succeeds.
 
     This is the formula of [1]_, section 10.1: the mean of ``||x_adv - x|| / ||x||`` in the attack's norm, where the
-    model's prediction is the label to leave. It leaves out failures, so a model on which the attack hardly succeeds
-    can look bad; to compare models use :func:`~skart.metrics.minimal_distances` or the scorer
-    ``make_robustness_scorer(attack, metric="median_distance")``.
+    model's prediction is the label to leave; columns of a frame that are not numeric do not count. It leaves out
+    failures, so a model on which the attack hardly succeeds can look bad; to compare models use
+    :func:`~skart.metrics.minimal_distances` or the scorer ``make_robustness_scorer(attack, metric="median_distance")``.
 
     Parameters
     ----------
@@ -144,7 +145,8 @@ def empirical_robustness(estimator, X, *, attack, per_sample=False):
     if getattr(attack, "target", None) is not None:
         raise ValueError("empirical_robustness is defined for untargeted attacks; give one with target=None.")
     result, success = _run(attack, estimator, X, _predict(estimator, X))
-    host = X.to_numpy() if hasattr(X, "to_numpy") else to_numpy(X)
+    container = Container(X)
+    host = container.numbers(X).to_numpy()[:, ~container.held] if container.is_frame else to_numpy(X)
     size = norm_of(np.asarray(host, dtype=np.float64), getattr(attack, "norm", 2))
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(success, result.distance / size, np.nan)

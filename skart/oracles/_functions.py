@@ -197,7 +197,7 @@ def proba(estimator, X, *, batch_size=256):
 def _ask(estimator, X, owner):
     check_is_fitted(estimator)
     container = Container(X)
-    X = check_samples(X, owner=owner, n_features=getattr(estimator, "n_features_in_", None))
+    X = check_samples(container.numbers(X), owner=owner, n_features=getattr(estimator, "n_features_in_", None))
     return X, Oracle(estimator, X, container=container), container
 
 

@@ -14,8 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 from skart._core._arrays import to_numpy
 from skart._core._objectives import log_softmax
 from skart.exceptions import GradientUnavailableError
-from skart.gradients._registry import bind, numpy_backend
-from skart.utils._containers import Container, frame
+from skart.gradients._composition import fixed_features
+from skart.gradients._registry import bind, numpy_backend, united
+from skart.utils._containers import Container, frame, is_numeric
 from skart.utils._sklearn_compat import ovr_from_ovo
 from skart.utils._validation import check_labels
 
@@ -127,12 +128,22 @@ class Oracle:
         self._bound = self._no_gradient = None
         dtype = _float_dtype(X)
         try:
-            self._bound, self._backend = bind(estimator, dtype)
+            self._bound, self._backend = bind(estimator, dtype, container=self._container.of_frame)
         except GradientUnavailableError as error:
             self._no_gradient, self._backend = error, numpy_backend(dtype)
         self.xp, self.dtype, self.device = self._backend.xp, self._backend.dtype, self._backend.device
         if check:
-            self._check(self.asarray(X[:N_CHECKED]))
+            first = self.asarray(X[:N_CHECKED])
+            try:
+                self._check(first)
+            except (TypeError, ValueError) as error:
+                if not self._container.coded:
+                    raise
+                raise ValueError(
+                    f"{type(estimator).__name__} was asked with data whose columns {self._container.coded} hold no "
+                    f"numbers, and said: {error} If it is the model that does not take them, fit it in a Pipeline "
+                    "with a ColumnTransformer that encodes them."
+                ) from error
         self.classes_ = self._find_classes(X)
 
     @property
@@ -166,9 +177,24 @@ class Oracle:
 
     def asarray(self, X):
         """``X`` in the oracle's namespace, dtype and on its device; data frames lose their columns."""
+        X = self._container.numbers(X)
         if hasattr(X, "to_numpy") and not is_torch_array(X):
             X = X.to_numpy()
         return self._backend.asarray(X)
+
+    def held(self, n_features):
+        """Features that no attack may change, (n_features,) boolean: columns without numbers, codes of categories.
+
+        They are known where they go through steps that have a rule; None if there are none.
+        """
+        if self._bound is not None:
+            fixed = self._bound.fixed
+        else:
+            fixed = fixed_features(self.estimator, self._backend.on(self._container.of_frame))
+        flags = united(self._container.held, fixed)
+        if flags is None or not np.any(flags):
+            return None
+        return np.broadcast_to(flags, (n_features,))
 
     def find(self, y, n_samples, *, owner):
         """Positions in ``classes_`` of the labels ``y`` of ``n_samples`` samples, checked; ``owner`` is for errors."""
@@ -219,6 +245,19 @@ class Oracle:
             if hasattr(self.estimator, "decision_function"):
                 return self._backend.asarray(_two_columns(to_numpy(self._own("decision_function", X))))
         raise TypeError(f"{type(self.estimator).__name__} answers labels only: it has no scores.")
+
+    def activations(self, X, layer, *, training=False):
+        """What a layer of the estimator gives, (n_samples, ...); see :func:`~skart.oracles.get_activations`."""
+        from skart.oracles._activations import get_activations
+
+        # A bare net's own methods may want a data set; its layers take tensors.
+        bare = self._bound is not None and self._bound.own_input is not None
+        n_samples = X.shape[0]
+        own = X if bare else self._own_input(X)
+        with self._session():
+            values = get_activations(self.estimator, own, layer, batch_size=n_samples, training=training)
+        self.n_forward += n_samples
+        return self.xp.asarray(values, device=self.device)
 
     def vjp(self, X, scores="logits"):
         """Scores at ``X`` and the function that pulls cotangents back to ``X``: one forward pass.
@@ -293,12 +332,14 @@ class Oracle:
         if self._cast is not None:
             X = X.astype(self._cast)
         names = getattr(self.estimator, "feature_names_in_", None)
+        if X.ndim == 2 and self._container.coded:
+            return self._container.data_frame(X)
         if (
             X.ndim == 2
             and self._container.is_frame
             and (names is not None or not hasattr(self.estimator, "n_features_in_"))
         ):
-            X = frame(X, self._container.columns, self._container.kind)
+            X = self._container.data_frame(X)
         elif X.ndim == 2 and names is not None and len(names) == X.shape[1]:
             # Fitted on a frame, asked with an array: the caller knows, and need not be told at every pass.
             X = frame(X, list(names))
@@ -408,7 +449,7 @@ def find_labels(labels, classes):
 def _float_dtype(X):
     """float32 for samples in float32, float64 for all else."""
     if hasattr(X, "dtypes"):
-        kinds = {str(dtype).lower() for dtype in X.dtypes}
+        kinds = {str(dtype).lower() for dtype in X.dtypes if is_numeric(dtype)}
         return np.dtype(np.float32 if kinds == {"float32"} else np.float64)
     return np.dtype(np.float32 if str(X.dtype).endswith("float32") else np.float64)
 

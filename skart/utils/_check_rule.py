@@ -73,15 +73,19 @@ def check_rule(estimator, X, *, rtol=1e-6, random_state=0):
 def _check_rule(estimator, X, rtol, random_state):
     # What lies above this package is imported when it is needed.
     from skart.gradients._registry import NeedsTorch, numpy_backend, torch_backend
+    from skart.utils._containers import Container
 
-    values = np.asarray(X.to_numpy() if hasattr(X, "to_numpy") else to_numpy(X), dtype=np.float64)
-    backends = [numpy_backend("float64")]
+    container = Container(X)
+    numbers = container.numbers(X)
+    values = np.asarray(numbers.to_numpy() if container.is_frame else to_numpy(numbers), dtype=np.float64)
+    container = container.of_frame
+    backends = [numpy_backend("float64", container)]
     try:
         backends[0].bind(estimator)
         if importlib.util.find_spec("torch") is not None:
-            backends.append(torch_backend("float64", "cpu"))
+            backends.append(torch_backend("float64", "cpu", container))
     except NeedsTorch as need:
-        backends = [torch_backend("float64", need.device)]
+        backends = [torch_backend("float64", need.device, container)]
     outputs = []
     for backend in backends:
         bound = backend.bind(estimator)
@@ -147,8 +151,13 @@ def _check_transform(estimator, X, output, bound, fail):
 
 def _check_bound(bound, backend, values, rtol, rng, fail):
     """Check each forward of a bound rule; returns the first one's output."""
+    from skart.gradients._registry import united
+
     spread = values.std(axis=0)
     spread = np.where(spread > 0, spread, spread[spread > 0].mean() if (spread > 0).any() else 1.0)
+    fixed = united(bound.fixed, None if backend.container is None else backend.container.held)
+    if fixed is not None:
+        spread = np.where(fixed, 0.0, spread)  # codes of categories, between which there is nothing
     compared = values[:_N_COMPARED]
     values = values[np.linspace(0, len(values) - 1, _N_SAMPLES).astype(int)]
     nudged = values + 0.01 * spread * rng.standard_normal(values.shape)

@@ -1,5 +1,7 @@
 """Checks of what the caller hands over; each error says what came, what fits and what to try."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from array_api_compat import is_torch_array
 from sklearn.utils.validation import check_array
@@ -14,6 +16,7 @@ __all__ = [
     "check_numeric",
     "check_range",
     "check_samples",
+    "eps_of_columns",
 ]
 
 
@@ -109,8 +112,23 @@ def check_eps(eps, shape, *, name="eps", positive=False):
     return checked if checked.ndim else float(checked)
 
 
-def check_clip_values(clip_values, shape):
-    """``(low, high)`` as two arrays that broadcast to a sample."""
+def eps_of_columns(eps, shape, names):
+    """``eps`` with one radius for each feature where it is a dictionary by column name; zero for columns not named."""
+    if not isinstance(eps, Mapping):
+        return eps
+    if names is None or len(names) != shape[0]:
+        raise ValueError(
+            "eps is given by column name, but neither X nor the fitted model has names. Pass a data frame, or give one "
+            "number for each feature."
+        )
+    unknown = [key for key in eps if key not in list(names)]
+    if unknown:
+        raise ValueError(f"eps names {unknown[0]!r}, which is no column of X; columns are {list(names)}.")
+    return np.asarray([eps.get(key, 0.0) for key in names], dtype=np.float64)
+
+
+def check_clip_values(clip_values, shape, *, ignored=None):
+    """``(low, high)`` as two arrays that broadcast to a sample; without bounds where ``ignored`` is set."""
     try:
         low, high = clip_values
     except (TypeError, ValueError):
@@ -125,6 +143,8 @@ def check_clip_values(clip_values, shape):
                 f"clip_values holds an array of shape {bound.shape} where a sample has shape {shape}; give numbers, or "
                 "one number for each feature."
             )
+    if ignored is not None:
+        low, high = np.where(ignored, -np.inf, low), np.where(ignored, np.inf, high)
     if not np.all(low <= high):  # a NaN fails this, too
         raise ValueError(f"clip_values must be (low, high) with low <= high; got {clip_values!r}.")
     return low, high

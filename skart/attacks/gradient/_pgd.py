@@ -23,12 +23,12 @@ class _IterativeAttack(AscentAttack):
         "early_stop": ["boolean"],
     }
 
-    def _steps(self, shape):
+    def _steps(self, ball):
         if self.eps_step is None:
             # 2.5 radii in all let an iterate cross the ball and settle on its far side.
-            eps_step = 2.5 * check_eps(self.eps, shape) / self.max_iter
+            eps_step = 2.5 / self.max_iter * ball.eps
         else:
-            eps_step = check_eps(self.eps_step, shape, name="eps_step", positive=True)
+            eps_step = check_eps(self.eps_step, tuple(ball.centre.shape[1:]), name="eps_step", positive=True)
         return partial(projected_ascent, eps_step=eps_step, max_iter=self.max_iter, early_stop=self.early_stop)
 
 
@@ -152,7 +152,7 @@ class ProjectedGradientDescent(_IterativeAttack):
 
     def _perturb(self, x, *, objective, ball, draw):
         starts = (x if k == 0 and not self.random_start else ball.sample(draw(k)) for k in range(self.n_restarts))
-        return best_of(starts, objective, self._steps(tuple(x.shape[1:])), ball=ball).x
+        return best_of(starts, objective, self._steps(ball), ball=ball).x
 
 
 class BasicIterativeMethod(_IterativeAttack):
@@ -260,4 +260,4 @@ class BasicIterativeMethod(_IterativeAttack):
         self.verbose = verbose
 
     def _perturb(self, x, *, objective, ball, draw):
-        return self._steps(tuple(x.shape[1:]))(x, objective, ball=ball).x
+        return self._steps(ball)(x, objective, ball=ball).x
