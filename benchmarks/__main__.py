@@ -11,10 +11,10 @@ from itertools import chain
 
 from threadpoolctl import threadpool_limits
 
-from benchmarks import sklearn_pipelines, white_box
+from benchmarks import families, sklearn_pipelines, white_box
 from benchmarks._harness import CLOCKS, compare, report
 
-MODULES = (white_box, sklearn_pipelines)
+MODULES = (white_box, sklearn_pipelines, families)
 VERSIONS = ("numpy", "scikit-learn", "torch", "skorch", "adversarial-robustness-toolbox")
 
 

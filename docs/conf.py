@@ -92,7 +92,32 @@ def write_api_pages(app, config):
     for stale in (folder / "generated").glob("*.rst"):
         if stale.name not in pages:
             stale.unlink()
-    page, text = folder / "index.rst", "\n".join(lines)
+    write_if_new(folder / "index.rst", "\n".join(lines))
+
+
+def write_support_table(app, config):
+    """Write the table of supported models from the registry of rules."""
+    from skart.oracles._support import support_table
+
+    public_modules()  # imports all packages, whose own rules join the registry
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: 34 10 48 8", ""]
+    package = None
+    rows = [("Model", "Access", "Gradient", "Trees")]
+    for row in support_table():
+        module, _, name = row.path.rpartition(".")
+        if module != package:
+            rows.append((f"**{module}**", "", "", ""))
+            package = module
+        rows.append((f"`{name}`", row.access, row.gradient, "yes" if row.structure else ""))
+    for cells in rows:
+        lines += [f"   {'*' if n == 0 else ' '} - {cell}" for n, cell in enumerate(cells)]
+    folder = DOCS / "api"
+    folder.mkdir(exist_ok=True)
+    write_if_new(folder / "support_table.txt", "\n".join(lines) + "\n")
+
+
+def write_if_new(page, text):
+    """Leave a page alone that says the same already, so that Sphinx need not read it again."""
     if not page.exists() or page.read_text() != text:
         page.write_text(text)
 
@@ -105,4 +130,5 @@ def skip_foreign_members(app, what, name, obj, skip, options):
 
 def setup(app):
     app.connect("config-inited", write_api_pages)
+    app.connect("config-inited", write_support_table)
     app.connect("autodoc-skip-member", skip_foreign_members)

@@ -167,7 +167,7 @@ def squeeze(X, low, high, *, bit_depth, nearest):
     return xp.where(above <= X, above, point(step))
 
 
-@rule("skart.defences.FeatureSqueezing")
+@rule("skart.defences.FeatureSqueezing", gradient="straight-through")
 def squeezed(defence, backend):
     if not defence.apply_predict:
         return lambda X: (X, lambda cotangent: cotangent)

@@ -236,7 +236,7 @@ class SkorchClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
-@rule("skart.estimators.SkorchClassifier")
+@rule("skart.estimators.SkorchClassifier", gradient="almost everywhere")
 def skorch_classifier(model, backend):
     net = model.net_ if hasattr(model, "net_") else model.net
     # The adapter takes tensors on any device, and speaks the caller's labels.

@@ -143,7 +143,7 @@ def _probability_scores(member, bound):
     return forward
 
 
-@rule("sklearn.calibration.CalibratedClassifierCV", frames=True)
+@rule("sklearn.calibration.CalibratedClassifierCV", frames=True, gradient="of its parts")
 def calibrated(model, backend):
     n_classes = len(model.classes_)
     bounds, parts, columns = [], [], []

@@ -27,6 +27,7 @@ N_KEPT = 8192
     "sklearn.preprocessing.OrdinalEncoder",
     "sklearn.preprocessing.TargetEncoder",
     frames=True,
+    gradient="none, held fixed",
 )
 def encoder(step, backend):
     return held(step, backend)
@@ -66,7 +67,7 @@ def held(step, backend, *, flat=False):
     return Bound(forward, fixed=True)
 
 
-@rule("sklearn.compose.ColumnTransformer", frames=True)
+@rule("sklearn.compose.ColumnTransformer", frames=True, gradient="of its parts")
 def column_transformer(model, backend):
     """Transformers side by side, each with its own columns."""
     weights = model.transformer_weights or {}

@@ -11,7 +11,7 @@ from skart.gradients._registry import chain, rule
 __all__ = []
 
 
-@rule("sklearn.pipeline.Pipeline", frames=True)
+@rule("sklearn.pipeline.Pipeline", frames=True, gradient="of its parts")
 def pipeline(model, backend):
     steps = [(name, step) for name, step in model.steps if step is not None and not isinstance(step, str)]
     # What a step hands on is an array, whatever the first one is asked with.
@@ -71,7 +71,7 @@ def fixed_features(model, backend):
     return chain(bounds).fixed if bounds else fixed_features(model.steps[-1][1], backend)
 
 
-@rule("sklearn.frozen.FrozenEstimator", frames=True)
+@rule("sklearn.frozen.FrozenEstimator", frames=True, gradient="of its parts")
 def frozen_estimator(model, backend):
     return backend.bind(model.estimator)
 
@@ -82,6 +82,7 @@ def frozen_estimator(model, backend):
     "sklearn.model_selection.HalvingRandomSearchCV",
     "sklearn.model_selection.RandomizedSearchCV",
     frames=True,
+    gradient="of its parts",
 )
 def search(model, backend):
     if not hasattr(model, "best_estimator_"):

@@ -12,7 +12,7 @@ from skart.gradients._registry import Bound, rule
 __all__ = []
 
 
-@rule("sklearn.preprocessing.Binarizer")
+@rule("sklearn.preprocessing.Binarizer", gradient="straight-through")
 def binarizer(step, backend):
     """Backward the identity."""
     return Bound(step_above(step.threshold), continuous=False)
@@ -33,7 +33,7 @@ def _not_below(values, backend):
     return backend.asarray(np.where(rounded < values, np.nextafter(rounded, dtype(np.inf)), rounded))
 
 
-@rule("sklearn.preprocessing.KBinsDiscretizer")
+@rule("sklearn.preprocessing.KBinsDiscretizer", gradient="straight-through")
 def bins_discretizer(step, backend):
     """Backward the line through the centres of the bins.
 

@@ -80,7 +80,7 @@ def drawn(features, n_features, backend):
     return forward
 
 
-@rule("sklearn.ensemble.VotingClassifier", frames=True)
+@rule("sklearn.ensemble.VotingClassifier", frames=True, gradient="of its parts")
 def voting(model, backend):
     """The logarithm of the weighted mean of the members' probabilities."""
     if model.voting == "hard":
@@ -111,7 +111,7 @@ def _kept_weights(model):
     return np.asarray([w for (_, member), w in zip(model.estimators, model.weights) if not isinstance(member, str)])
 
 
-@rule("sklearn.ensemble.BaggingClassifier")
+@rule("sklearn.ensemble.BaggingClassifier", gradient="of its parts")
 def bagging(model, backend):
     """The logarithm of the mean of the members' probabilities; each sees the features that it was fitted on."""
     members = list(enumerate(model.estimators_))
@@ -154,7 +154,7 @@ def _mean_decision(forwards):
     return forward
 
 
-@rule("sklearn.ensemble.StackingClassifier", frames=True)
+@rule("sklearn.ensemble.StackingClassifier", frames=True, gradient="of its parts")
 def stacking(model, backend):
     if isinstance(model.classes_, list):
         raise GradientUnavailableError(
@@ -187,7 +187,7 @@ def stacking(model, backend):
     return replace(chain([joined(features, bounds), final]), transform=features, index_labels=False)
 
 
-@rule("sklearn.pipeline.FeatureUnion", frames=True)
+@rule("sklearn.pipeline.FeatureUnion", frames=True, gradient="of its parts")
 def feature_union(model, backend):
     weights = model.transformer_weights or {}
     parts, bounds = [], []

@@ -55,7 +55,7 @@ def relu(z):
 ACTIVATIONS = {"identity": identity, "logistic": logistic, "relu": relu, "tanh": tanh}
 
 
-@rule("sklearn.neural_network.MLPClassifier")
+@rule("sklearn.neural_network.MLPClassifier", gradient="almost everywhere")
 def multi_layer_perceptron(model, backend):
     if model.out_activation_ == "logistic" and model.n_outputs_ > 1:
         raise GradientUnavailableError(

@@ -73,7 +73,7 @@ def _monotone(member, bound):
     return hasattr(member, "predict_proba") and bound.probabilistic
 
 
-@rule("sklearn.multiclass.OneVsRestClassifier", frames=True)
+@rule("sklearn.multiclass.OneVsRestClassifier", frames=True, gradient="of its parts")
 def one_vs_rest(model, backend):
     """Logarithms of the probabilities, where these follow from the scores that are compared; else these scores."""
     if model.multilabel_:
@@ -140,7 +140,7 @@ def _votes(margins, confidences, n_classes, backend):
     return forward
 
 
-@rule("sklearn.multiclass.OneVsOneClassifier", frames=True)
+@rule("sklearn.multiclass.OneVsOneClassifier", frames=True, gradient="of its parts")
 def one_vs_one(model, backend):
     """The votes, which are a staircase, and as margins the least of those of each class over its rivals."""
     n_classes = len(model.classes_)
@@ -169,7 +169,7 @@ def one_vs_one(model, backend):
     return joined(forward, bounds, margins=margins, public=public if threshold else None)
 
 
-@rule("sklearn.multiclass.OutputCodeClassifier", frames=True)
+@rule("sklearn.multiclass.OutputCodeClassifier", frames=True, gradient="of its parts")
 def output_code(model, backend):
     """Minus the squared distances to the code words, but for the part that all classes share.
 

@@ -101,7 +101,7 @@ def complement_naive_bayes(model, backend):
     return affine(backend.asarray(model.feature_log_prob_.T), backend.asarray(np.zeros(len(model.classes_))))
 
 
-@rule("sklearn.naive_bayes.BernoulliNB")
+@rule("sklearn.naive_bayes.BernoulliNB", gradient="straight-through")
 def bernoulli_naive_bayes(model, backend):
     present = model.feature_log_prob_
     absent = np.log(-np.expm1(present))

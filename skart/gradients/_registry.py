@@ -318,22 +318,25 @@ class _Entry(NamedTuple):
     rule: Callable | None
     why: str | None = None  # for a family without gradient
     frames: bool = False  # whether the rule knows what to do with the container of a frame
+    gradient: str | None = None  # how good it is; see `rule`
 
 
 _rules: dict[str, _Entry] = {}  # by public import path
 _user_rules: dict[Any, Callable] = {}  # what users registered, as they gave it: class, import path or function
 
 
-def rule(*paths, frames=False):
+def rule(*paths, frames=False, gradient="exact"):
     """Register the decorated function as the rule of the classes at these public import paths.
 
     Names that the installed release of a package does not have register nothing. A rule with ``frames`` knows what to
-    do with columns that hold no numbers; the others never see a backend with a container.
+    do with columns that hold no numbers; the others never see a backend with a container. ``gradient`` is for the
+    table of what is supported: "exact", "almost everywhere" (there are kinks), "straight-through" (what is flat is
+    gone through as if it were the identity), "none, held fixed" or "of its parts".
     """
 
     def decorate(function):
         for path in paths:
-            _rules[path] = _Entry(function, frames=frames)
+            _rules[path] = _Entry(function, frames=frames, gradient=gradient)
         return function
 
     return decorate

@@ -123,7 +123,7 @@ def quantile_curve(quantiles, references, backend):
     return forward, steps is not None and not jumps.any()
 
 
-@rule("sklearn.preprocessing.QuantileTransformer")
+@rule("sklearn.preprocessing.QuantileTransformer", gradient="almost everywhere")
 def quantile_transformer(step, backend):
     xp = backend.xp
     curves, continuous = zip(

@@ -43,7 +43,7 @@ def selector(step, backend):
     return selected(step.get_support(), backend)
 
 
-@rule("sklearn.feature_selection.RFE", "sklearn.feature_selection.RFECV")
+@rule("sklearn.feature_selection.RFE", "sklearn.feature_selection.RFECV", gradient="of its parts")
 def recursive_elimination(step, backend):
     """A selector, and at the end of a Pipeline the classifier that is fitted on what it selects."""
     select = selected(step.get_support(), backend)

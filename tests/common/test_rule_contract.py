@@ -24,6 +24,7 @@ CLF = LogisticRegression()
 TABLE = {
     **INSTANCES,
     "BaggingClassifier": lambda cls: [cls(CLF)],
+    "ColumnTransformer": lambda cls: [cls([("scaled", StandardScaler(), [0, 2])], remainder="passthrough")],
     "FeatureUnion": lambda cls: [cls([("scaled", StandardScaler()), ("same", "passthrough")])],
     "FrozenEstimator": lambda cls: [cls(CLF)],
     "GridSearchCV": lambda cls: [cls(CLF, {"C": [1.0]})],

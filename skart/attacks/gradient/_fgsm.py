@@ -28,8 +28,9 @@ class FastGradientMethod(AscentAttack):
     norm : {1, 2, np.inf}, default=np.inf
         Norm that measures the perturbation. For ``1`` the maximiser spends ``eps`` on the features of the largest
         derivatives; it is stronger than the gradient scaled to unit 1-norm that [2]_ writes.
-    eps : float or array-like of shape (n_features,), default=0.3
-        Radius of the ball in the units of ``X``; an array gives one radius for each feature.
+    eps : float, array-like of shape (n_features,) or dict, default=0.3
+        Radius of the ball in the units of ``X``; an array gives one radius for each feature, a dictionary one for
+        each column that it names, where the others stay as they are.
     minimal : bool, default=False
         Look for the smallest perturbation: try the radii ``eps_step``, ``2 * eps_step``, ... up to ``eps_max`` and
         keep the first that succeeds. ``eps`` is not used then.

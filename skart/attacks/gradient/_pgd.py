@@ -46,8 +46,9 @@ class ProjectedGradientDescent(_IterativeAttack):
         that a scorer or trainer has at hand.
     norm : {1, 2, np.inf}, default=np.inf
         Norm that measures the perturbation.
-    eps : float or array-like of shape (n_features,), default=0.3
-        Radius of the ball in the units of ``X``; an array gives one radius for each feature.
+    eps : float, array-like of shape (n_features,) or dict, default=0.3
+        Radius of the ball in the units of ``X``; an array gives one radius for each feature, a dictionary one for
+        each column that it names, where the others stay as they are.
     eps_step : float or array-like of shape (n_features,), default=None
         Length of one step in that norm. ``None`` means ``2.5 * eps / max_iter``.
     max_iter : int, default=40
@@ -169,8 +170,9 @@ class BasicIterativeMethod(_IterativeAttack):
         that a scorer or trainer has at hand.
     norm : {1, 2, np.inf}, default=np.inf
         Norm that measures the perturbation.
-    eps : float or array-like of shape (n_features,), default=0.3
-        Radius of the ball in the units of ``X``; an array gives one radius for each feature.
+    eps : float, array-like of shape (n_features,) or dict, default=0.3
+        Radius of the ball in the units of ``X``; an array gives one radius for each feature, a dictionary one for
+        each column that it names, where the others stay as they are.
     eps_step : float or array-like of shape (n_features,), default=None
         Length of one step in that norm. ``None`` means ``2.5 * eps / max_iter``.
     max_iter : int, default=40
