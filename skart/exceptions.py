@@ -53,8 +53,9 @@ class QueryBudgetExceeded(Exception):  # noqa: N818 - the name says what happene
     Attributes
     ----------
     result : AttackResult or None
-        What an attack had found when the budget ran out. Samples of batches that it did not finish are there as they
-        came, without success, and with the label to leave as ``y_adv``, since the model was not asked for it. ``None``
+        What an attack had found when the budget ran out. Attacks by labels or scores have the best of what the model
+        has judged, in the batch that was not finished, too. Else samples of such batches are there as they came,
+        without success, and with the label to leave as ``y_adv``, since the model was not asked for it. ``None``
         outside an attack, and before the first batch.
 
     Examples
@@ -76,3 +77,4 @@ class QueryBudgetExceeded(Exception):  # noqa: N818 - the name says what happene
     def __init__(self, message):
         super().__init__(message)
         self.result = None
+        self._outcome = None  # of the batch at hand, on its way to the result

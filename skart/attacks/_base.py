@@ -2,7 +2,8 @@
 
 A subclass of :class:`BaseAttack` implements ``_attack``: from arrays in the oracle's namespace to arrays. One that
 asks for gradients derives from :class:`GradientAttack` and implements ``_search``; one that maximises a loss in a ball
-derives from :class:`AscentAttack` and implements ``_perturb``. One that learns from training data implements
+derives from :class:`AscentAttack` and implements ``_perturb``. One that asks for labels or scores alone derives from
+:class:`BlackBoxAttack`. One that learns from training data implements
 ``_learn``.
 """
 
@@ -23,8 +24,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skart._core._arrays import to_numpy
+from skart._core._arrays import scatter, to_numpy
 from skart._core._balls import NORMS, make_ball, norm_of
+from skart._core._judge import Judge
 from skart._core._objectives import LOSSES, Asker, Ledger, Objective, check_loss
 from skart._core._random import RandomStream
 from skart.attacks._result import AttackResult
@@ -43,7 +45,7 @@ from skart.utils._validation import (
     eps_of_columns,
 )
 
-__all__ = ["AscentAttack", "BaseAttack", "GradientAttack", "bind_attack"]
+__all__ = ["AscentAttack", "BaseAttack", "BlackBoxAttack", "GradientAttack", "bind_attack"]
 
 RESERVED_TARGETS = ("given", "least_likely", "random", "runner_up")
 
@@ -55,6 +57,8 @@ class _Outcome(NamedTuple):
     positions: np.ndarray  # what the model says of x_adv
     ledger: Ledger
     stopped: QueryBudgetExceeded | None = None  # what kept this batch from being finished
+    judged: np.ndarray | None = None  # of a batch that was stopped: whether the model has said so of x_adv
+    trace: tuple | None = None  # queries and distances, each (n_records, n_batch)
 
 
 class _Work(NamedTuple):
@@ -180,6 +184,8 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         -------
         x_adv : array of shape (n_batch, ...)
         ledger : Ledger
+        trace : tuple of two ndarrays of shape (n_records, n_batch), optional
+            Queries and distances on the way.
         """
 
     def _run(self, X, y, measure):
@@ -218,8 +224,8 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             success = positions != goal if targets is None else positions == goal
             stopped = next((outcome.stopped for outcome in outcomes if outcome.stopped), None)
             if stopped:
-                success &= np.repeat(
-                    [not outcome.stopped for outcome in outcomes], [len(work.labels) for work in works]
+                success &= np.concatenate(
+                    [np.ones(len(o.positions), dtype=bool) if o.judged is None else o.judged for o in outcomes]
                 )
             else:
                 # The line that called us: scikit-learn wraps `transform`, but not `run`.
@@ -233,6 +239,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             distance=distance,
             n_queries=ledger.n_queries,
             n_gradients=ledger.n_gradients,
+            trace=_joined_traces([outcome.trace for outcome in outcomes]),
         )
         if stopped:
             stopped.result = result
@@ -270,7 +277,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
     def _attack_batch(self, work, oracle, space, stream):
         n_forward, n_pulled = oracle.n_forward, oracle.n_pulled
         try:
-            x_adv, ledger = self._attack(
+            x_adv, ledger, *trace = self._attack(
                 work.x,
                 work.labels,
                 work.targets,
@@ -280,13 +287,26 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             )
             positions = oracle.positions(x_adv)
         except QueryBudgetExceeded as error:
+            if error._outcome is not None:  # an attack that keeps books has kept what it found
+                outcome, error._outcome = error._outcome, None
+                return outcome
             outcome = _unfinished(work, error)
             # Who of the batch was asked how often is lost with it: its mean.
             outcome.ledger.n_queries += (oracle.n_forward - n_forward) // len(work.labels)
             outcome.ledger.n_gradients += (oracle.n_pulled - n_pulled) // len(work.labels)
             return outcome
         ledger.n_queries += 1
-        return _Outcome(x_adv, positions, ledger)
+        return _Outcome(x_adv, positions, ledger, trace=trace[0] if trace else None)
+
+    def _within(self, ball, x_adv):
+        """``x_adv``, which must lie in the ball."""
+        inside = to_numpy(ball.contains(x_adv))
+        if not inside.all():
+            raise RuntimeError(
+                f"{type(self).__name__} left the ball, the box or the mask for {np.count_nonzero(~inside)} samples. "
+                "This is a bug in skart; please report it with the parameters of the attack."
+            )
+        return x_adv
 
     def _fitted_estimator(self):
         if hasattr(self, "estimator_"):
@@ -506,14 +526,7 @@ class GradientAttack(BaseAttack):
             return None if values is None else oracle.xp.asarray(values, device=oracle.device)
 
         found = self._search(x, ask=ask, labels=positions(labels), targets=positions(targets), ball=ball, draw=draw)
-        x_adv = ball.enforce(found)
-        inside = to_numpy(ball.contains(x_adv))
-        if not inside.all():
-            raise RuntimeError(
-                f"{type(self).__name__} left the ball, the box or the mask for {np.count_nonzero(~inside)} samples. "
-                "This is a bug in skart; please report it with the parameters of the attack."
-            )
-        return x_adv, ask.ledger
+        return self._within(ball, ball.enforce(found)), ask.ledger
 
 
 class AscentAttack(GradientAttack):
@@ -542,6 +555,82 @@ class AscentAttack(GradientAttack):
         reference = ask(x, scores=LOSSES[self.loss].scores)[0] if needs_reference else None
         objective = Objective(ask, self.loss, labels, targets=targets, reference=reference)
         return self._perturb(x, objective=objective, ball=ball, draw=draw)
+
+
+class BlackBoxAttack(BaseAttack):
+    """Base class of attacks that ask for labels or scores alone. Subclasses implement ``_search``.
+
+    Samples that are adversarial as they come cost one query and are left out of the search.
+    """
+
+    _needs_scores = False
+
+    _parameter_constraints: dict = {
+        **BaseAttack._parameter_constraints,
+        "norm": [Options(Real, set(NORMS))],
+        "max_queries": [Interval(Integral, 2, None, closed="left"), None],
+        "trace": ["boolean"],
+    }
+
+    @abstractmethod
+    def _search(self, x, *, judge, ball, draw):
+        """Find adversarial samples near those of one batch.
+
+        Parameters
+        ----------
+        x : array of shape (n_batch, ...)
+            Clean samples, of which the model says what the attack is to leave.
+        judge : Judge
+            What answers, counts and keeps the best.
+        ball : Ball
+            Where the samples may go; without a radius it is the box and the mask alone.
+        draw : callable
+            ``draw(k)`` gives the batch's ``k``-th random generator.
+
+        Returns
+        -------
+        x_last : array of shape (n_batch, ...) or None
+            What to return for samples without an adversarial candidate; None for the clean ones.
+        """
+
+    def _check_oracle(self, oracle):
+        if self._needs_scores and oracle.access == "labels":
+            raise TypeError(
+                f"{type(self).__name__} needs scores, and {type(oracle.estimator).__name__} answers labels only. "
+                "Attack by decisions, for example with HopSkipJump."
+            )
+
+    def _attack(self, x, labels, targets, *, oracle, space, draw):
+        ball = space.ball(x)
+        judge = Judge(
+            x,
+            labels,
+            targets,
+            ask_labels=oracle.positions,
+            ask_scores=oracle.logits,
+            norm=space.norm,
+            batch_size=self.batch_size,
+            # The verdict on what is returned is a query as well.
+            max_queries=None if getattr(self, "max_queries", None) is None else self.max_queries - 1,
+            trace=getattr(self, "trace", False),
+        )
+        try:
+            searching = ~judge.adversarial(x)
+            last = None
+            if searching.any():
+                rows = oracle.xp.asarray(searching, device=oracle.device)
+                last = self._search(x[rows], judge=judge[searching], ball=ball[rows], draw=draw)
+        except QueryBudgetExceeded as error:
+            found = np.isfinite(judge.distance)
+            error._outcome = _Outcome(judge.best, judge.positions, judge.ledger, error, found, judge.trace)
+            raise
+        x_adv = judge.best
+        if last is not None:
+            failed = ~np.isfinite(judge.distance)
+            rows = oracle.xp.asarray(failed, device=oracle.device)
+            within = oracle.xp.asarray(failed[searching], device=oracle.device)
+            x_adv = scatter(x_adv, rows, last[within])
+        return self._within(ball, ball.enforce(x_adv)), judge.ledger, judge.trace
 
 
 class _Space:
@@ -675,6 +764,18 @@ def _numbers_only(mask, held, names, owner):
             "left to change."
         )
     return ~held if mask is None else mask
+
+
+def _joined_traces(traces):
+    """Traces of batches side by side; those that ended earlier stay at their last record."""
+    if any(trace is None for trace in traces):
+        return None
+    length = max(len(queries) for queries, _ in traces)
+
+    def extended(values):
+        return np.concatenate([values, np.repeat(values[-1:], length - len(values), axis=0)])
+
+    return tuple(np.concatenate([extended(trace[part]) for trace in traces], axis=1) for part in (0, 1))
 
 
 def _host(X):

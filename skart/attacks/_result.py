@@ -28,6 +28,9 @@ class AttackResult:
         Times that the sample, in any version, was sent forward through the model, checks and verdict included.
     n_gradients : ndarray of int, shape (n_samples,)
         Times that a gradient was pulled back to the sample.
+    trace : tuple of two ndarrays of shape (n_records, n_samples), or None
+        Queries spent and distance of the best sample found (infinite before there is one), recorded on the way by
+        attacks with ``trace=True``.
     """
 
     X_adv: Any
@@ -37,6 +40,7 @@ class AttackResult:
     distance: np.ndarray
     n_queries: np.ndarray
     n_gradients: np.ndarray
+    trace: tuple | None = None
 
     def __repr__(self):
         median = f"{np.median(self.distance[self.success]):.4g}" if self.success.any() else "none"
