@@ -1,4 +1,4 @@
-"""One forward-backward pass of each family of scikit-learn models, beside the matrix products that it cannot do without.
+"""One forward-backward pass of each family of scikit-learn models, beside the matrix products that it needs at least.
 
 The model is fitted on digits, enlarged so that the products matter; the samples are its first test images.
 """
@@ -29,7 +29,8 @@ class Family:
     """A fitted model whose bare forward-backward pass are the products with ``matrices(model)``, there and back.
 
     ``matrices`` returns chains of matrices: samples are multiplied with the first of a chain, the result with the
-    second, and so on; each chain begins anew with the samples.
+    second, and so on; each chain begins anew with the samples. A one-element list in place of a matrix stands for one
+    that is needed on the way there alone.
     """
 
     def __init__(self, model, matrices, n_samples, counts=None):
@@ -38,12 +39,13 @@ class Family:
         X += 0.05 * np.random.default_rng(0).standard_normal(X.shape)
         self.estimator = model.fit(X[-700:], y[-700:])
         self.X, self.y = X[:n_samples], y[:n_samples]
-        self._chains = [[np.ascontiguousarray(matrix) for matrix in chain] for chain in matrices(model)]
+        self._there = [[matrix[0] if isinstance(matrix, list) else matrix for matrix in c] for c in matrices(model)]
+        self._back = [[matrix for matrix in c if not isinstance(matrix, list)] for c in matrices(model)]
         self._cotangent = np.random.default_rng(0).standard_normal((len(self.X), 10))
         self.counts = counts
 
     def value_pass(self):
-        for chain in self._chains:
+        for chain in self._there:
             output = self.X
             for matrix in chain:
                 output = output @ matrix
@@ -51,7 +53,7 @@ class Family:
 
     def gradient_pass(self):
         self.value_pass()
-        for chain in self._chains:
+        for chain in self._back:
             back = np.resize(self._cotangent, (len(self.X), chain[-1].shape[1]))
             for matrix in reversed(chain):
                 back = back @ matrix.T
@@ -102,9 +104,10 @@ def squares(model):
 
 
 def training_samples(model):
-    # One kernel matrix for each of the one-vs-rest classifiers, since each has a length scale of its own.
+    # One kernel matrix for each of the one-vs-rest classifiers, since each has a length scale of its own; the variance
+    # needs a product with a matrix of the size of the training data, whose result serves the way back.
     binary = model.base_estimator_.estimators_
-    return [[one.X_train_.T, np.ones((len(one.X_train_), 1))] for one in binary]
+    return [[one.X_train_.T, [one.L_], np.ones((len(one.X_train_), 1))] for one in binary]
 
 
 def landmarks(model):
