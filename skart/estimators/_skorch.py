@@ -1,6 +1,5 @@
 """An adapter between scikit-learn's conventions and skorch's."""
 
-import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -8,21 +7,19 @@ from array_api_compat import is_torch_array
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skart._core._arrays import to_numpy
+from skart.estimators._nets import FLOAT_DTYPES, distinct_classes, encode
+from skart.estimators._torch import seeded
 from skart.gradients._registry import rule
 from skart.gradients._torch import dtype_and_device, evaluating, is_binary, own_input, skorch_head
-from skart.oracles._oracle import find_labels
 from skart.utils._optional import import_optional
 from skart.utils._sklearn_compat import HasMethods, fit_context
 from skart.utils._validation import check_samples
 
 __all__ = ["SkorchClassifier"]
-
-FLOAT_DTYPES = (np.float64, np.float32)
 
 
 class SkorchClassifier(ClassifierMixin, BaseEstimator):
@@ -106,7 +103,7 @@ class SkorchClassifier(ClassifierMixin, BaseEstimator):
         if "_classes" in vars(self):
             return self._classes
         if self.classes is not None and _is_trained(self.net):
-            return _distinct(self.classes)
+            return distinct_classes(self.classes)
         raise AttributeError(f"this {type(self).__name__} has no classes_ before `fit`.")
 
     @fit_context(prefer_skip_nested_validation=False)
@@ -135,7 +132,7 @@ class SkorchClassifier(ClassifierMixin, BaseEstimator):
         if names and frozen:
             raise ValueError("n_features_param and n_classes_param shape a net that is trained; this one is frozen.")
         net.set_params(**names)
-        with self._randomness(net):
+        with seeded(self.random_state, getattr(net, "device", None) or "cpu"):
             if frozen:
                 model = _thawed(net)
                 with evaluating(model.module_, model.criterion_):
@@ -185,10 +182,8 @@ class SkorchClassifier(ClassifierMixin, BaseEstimator):
         if self.classes is None:
             classes, position = np.unique(y, return_inverse=True)
         else:
-            classes = _distinct(self.classes)
-            position, known = find_labels(y, classes)
-            if not known.all():
-                raise ValueError(f"y holds {y[~known].tolist()[0]!r}, which is not in the given classes {classes}.")
+            classes = distinct_classes(self.classes)
+            position = encode(y, classes)
         if len(classes) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs two classes at least; y holds one class only, {classes.tolist()[0]!r}."
@@ -199,22 +194,6 @@ class SkorchClassifier(ClassifierMixin, BaseEstimator):
                 f"target is multiclass: y holds {len(classes)} classes. Use skorch.NeuralNetClassifier."
             )
         return classes, position.astype(np.int64)
-
-    @contextlib.contextmanager
-    def _randomness(self, net):
-        if self.random_state is None:
-            yield
-            return
-        import torch
-
-        device = torch.device(getattr(net, "device", None) or "cpu")
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.random.default_generator.manual_seed(seed)
-            if device.type == "cuda":
-                with torch.cuda.device(device):
-                    torch.cuda.manual_seed(seed)
-            yield
 
     def _ready(self, X):
         """The net that predicts, its labels, and samples in the form in which it takes them."""
@@ -296,13 +275,6 @@ def _is_trained(net):
     except (NotFittedError, TypeError):
         return False
     return True
-
-
-def _distinct(classes):
-    labels = np.asarray(classes)
-    if labels.ndim != 1 or len(np.unique(labels)) != len(labels):
-        raise ValueError(f"classes must be different labels, one for each output of the net; got {classes!r}.")
-    return labels
 
 
 def _host(values):

@@ -1,9 +1,13 @@
-"""Rules for torch modules inside skorch nets.
+"""Rules for torch modules, alone and inside skorch nets.
 
 The one thing to get right is what a module's output means. skorch decides by the criterion: with
 ``CrossEntropyLoss`` the module gives logits, with ``NLLLoss`` (its default) probabilities, of which skorch takes the
 logarithm in the loss, with ``BCEWithLogitsLoss`` the one logit of two classes, with ``BCELoss`` their one probability.
 A ``predict_nonlinearity`` of the user's own makes the probabilities whatever the criterion is.
+
+Probabilities are a poor thing to attack: in float32 the gradient of their logarithm ends where one logit leads by 87,
+or by 17 for a single output. Where a module's output is what its own ``Softmax`` or ``Sigmoid`` gave, the rule reads
+what went in.
 """
 
 import contextlib
@@ -16,16 +20,28 @@ from skart._core._arrays import array_namespace, to_numpy
 from skart.exceptions import AttackFailureWarning, GradientUnavailableError
 from skart.gradients._registry import Bound, rule
 
-__all__ = ["dtype_and_device", "evaluating", "is_binary", "own_input", "skorch_head", "torch_forward"]
+__all__ = [
+    "complemented",
+    "dtype_and_device",
+    "evaluating",
+    "is_binary",
+    "kept_as_found",
+    "log_of",
+    "module_dtype_and_device",
+    "own_input",
+    "skorch_head",
+    "torch_forward",
+    "two_classes",
+]
 
 
-@rule("skorch.NeuralNetClassifier", "skorch.NeuralNetBinaryClassifier")
+@rule("skorch.NeuralNetClassifier", "skorch.NeuralNetBinaryClassifier", gradient="almost everywhere")
 def skorch_net(net, backend):
     dtype, device = dtype_and_device(net)
     backend.require_torch(device)
     shift = _threshold_shift(net)
     return Bound(
-        torch_forward(net.module_, skorch_head(net), dtype),
+        torch_forward(net.module_, skorch_head(net), dtype, early=_skorch_early(net)),
         public=(lambda logits: _shifted(logits, shift)) if shift else None,
         own_input=lambda X: own_input(net, X, dtype),
         index_labels=True,
@@ -33,17 +49,35 @@ def skorch_net(net, backend):
     )
 
 
-def torch_forward(module, head, dtype):
-    """Forward of a module that computes in ``dtype``; ``head`` turns its output into logits."""
+def torch_forward(module, head, dtype, *, shape=None, early=None):
+    """Forward of a module that computes in ``dtype``.
+
+    Parameters
+    ----------
+    module : torch module
+    head : callable
+        Turns its output into logits, (n_samples, n_classes).
+    dtype : torch dtype
+    shape : callable, default=None
+        Turns samples into the shape that the module takes.
+    early : callable, default=None
+        Turns what goes into a softmax or sigmoid that the module ends in, if it does, into logits.
+    """
     import torch
+
+    parts = [] if early is None else _last_activations(module)
 
     def forward(X):
         with torch.inference_mode(False), torch.enable_grad():
             # A new leaf that shares memory with X: the caller's tensor keeps its flags and gets no gradient.
             leaf = (X.clone() if X.is_inference() else X.detach()).requires_grad_(True)
             # The module gets a copy, so that one which works in place (`x -= mean`) spoils nobody's data.
-            output = module(leaf.to(dtype, copy=True))
-            logits = head(output[0] if isinstance(output, tuple) else output)
+            x = leaf.to(dtype, copy=True)
+            with _watched(parts) as went_into:
+                output = module(x if shape is None else shape(x))
+            output = output[0] if isinstance(output, tuple) else output
+            before = went_into(output)
+            logits = head(output) if before is None else early(before)
 
         def pull(cotangent, keep):
             grad = None
@@ -69,6 +103,54 @@ def torch_forward(module, head, dtype):
     return forward
 
 
+def _last_activations(module):
+    """Parts of a module that are a softmax or a sigmoid, and nothing else: it may end in one of them."""
+    import torch
+
+    parts = list(module.modules())
+    # A compiled module may not see what is hooked on to its parts.
+    if any(hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None for part in parts):
+        return []
+    kinds, hooks = (torch.nn.Softmax, torch.nn.Sigmoid), ("_forward_hooks", "_forward_pre_hooks")
+    return [
+        part
+        for part in parts
+        if type(part) in kinds and "forward" not in vars(part) and not any(getattr(part, name) for name in hooks)
+    ]
+
+
+@contextlib.contextmanager
+def _watched(parts):
+    """Watch activations at work.
+
+    Yields a function of the module's output: what went into the activation that gave this very tensor, or None. That
+    nobody has written to either of the two since is part of the question.
+    """
+    import torch
+
+    calls = []
+
+    def note(part, args, output):
+        x, *more = args
+        if more or x.ndim > 2 or x.shape != output.shape:
+            return
+        single = x.ndim == 1 or x.shape[1] == 1
+        softmax = type(part) is torch.nn.Softmax and part.dim in (1, -1, None)
+        if (single and type(part) is torch.nn.Sigmoid) or (not single and softmax):
+            calls.append((x, x._version, output, output._version))
+
+    def went_into(output):
+        for before, version, after, version_after in calls:
+            if after is output and after._version == version_after and before._version == version:
+                return before
+        return None
+
+    with contextlib.ExitStack() as stack:
+        for part in parts:
+            stack.callback(part.register_forward_hook(note).remove)
+        yield went_into
+
+
 def skorch_head(net):
     """Map from what the module of a skorch net returns to logits, (n_samples, n_classes).
 
@@ -78,21 +160,41 @@ def skorch_head(net):
 
     criterion = _criterion(net)
     nonlinearity = net.predict_nonlinearity
-    automatic = isinstance(nonlinearity, str) and nonlinearity == "auto"
+    automatic = _is_automatic(net)
     if automatic and isinstance(criterion, torch.nn.CrossEntropyLoss):
         to_logits = _several_outputs(net)
     elif automatic and isinstance(criterion, torch.nn.BCEWithLogitsLoss):
-        to_logits = lambda output: _two_classes(_single_output(output, net))  # noqa: E731
+        to_logits = lambda output: two_classes(_single_output(output, net))  # noqa: E731
     elif automatic and isinstance(criterion, torch.nn.BCELoss):
-        to_logits = _log_proba(net, lambda output: _complemented(_single_output(output, net)))
+        to_logits = _log_proba(net, lambda output: complemented(_single_output(output, net)))
     else:
         # The net's own decision for what is left: the output as it is, or as the user's function turns it.
         to_logits = _log_proba(net, nonlinearity if callable(nonlinearity) else lambda output: output)
-    shift = _threshold_shift(net)
-    if not shift:
-        return to_logits
+    return _thresholded(to_logits, net)
 
-    return lambda output: _shifted(to_logits(output), -shift)
+
+def _skorch_early(net):
+    """The same for what goes into a softmax or sigmoid at the module's end; None where the end is no probability."""
+    import torch
+
+    criterion = _criterion(net)
+    automatic = _is_automatic(net)
+    if callable(net.predict_nonlinearity):
+        return None
+    if automatic and isinstance(criterion, (torch.nn.CrossEntropyLoss, torch.nn.BCEWithLogitsLoss)):
+        return None  # what the module gives is read as logits, whatever it is
+    if automatic and isinstance(criterion, torch.nn.BCELoss):
+        return _thresholded(lambda logit: two_classes(_single_output(logit, net)), net)
+    return _thresholded(_several_outputs(net), net)
+
+
+def _is_automatic(net):
+    return isinstance(net.predict_nonlinearity, str) and net.predict_nonlinearity == "auto"
+
+
+def _thresholded(to_logits, net):
+    shift = _threshold_shift(net)
+    return (lambda output: _shifted(to_logits(output), -shift)) if shift else to_logits
 
 
 def _criterion(net):
@@ -114,8 +216,6 @@ def _several_outputs(net):
 
 def _log_proba(net, to_proba):
     """Logarithm of probabilities, which are checked to be some when they are first seen."""
-    import torch
-
     several, seen = _several_outputs(net), False
 
     def log_proba(output):
@@ -124,9 +224,16 @@ def _log_proba(net, to_proba):
         if not seen:
             _check_proba(proba.detach(), net)
             seen = True
-        return torch.log(proba.clamp_min(torch.finfo(proba.dtype).tiny))
+        return log_of(proba)
 
     return log_proba
+
+
+def log_of(proba):
+    """Logarithm of probabilities; those of zero are read as the smallest number."""
+    import torch
+
+    return torch.log(proba.clamp_min(torch.finfo(proba.dtype).tiny))
 
 
 def _check_proba(proba, net):
@@ -168,13 +275,15 @@ def _single_output(output, net):
     return output.reshape(-1)
 
 
-def _two_classes(margin):
+def two_classes(margin):
+    """Logits of two classes, (n_samples, 2), from the one of the second."""
     import torch
 
     return torch.stack([torch.zeros_like(margin), margin], dim=1)
 
 
-def _complemented(proba):
+def complemented(proba):
+    """Probabilities of two classes, (n_samples, 2), from that of the second."""
     import torch
 
     return torch.stack([1 - proba, proba], dim=1)
@@ -245,6 +354,23 @@ def evaluating(*modules):
         A module changed its buffers all the same. They are put back, but its answers depended on what it was asked
         before.
     """
+    with kept_as_found(*modules) as changed:
+        yield
+    if changed:
+        warnings.warn(
+            f"{type(modules[0]).__name__} changed its buffers ({', '.join(changed)}) while it was asked in eval mode: "
+            "its answers depend on what it was asked before. Make its forward pass free of side effects in eval mode.",
+            AttackFailureWarning,
+            stacklevel=3,
+        )
+
+
+@contextlib.contextmanager
+def kept_as_found(*modules, training=False):
+    """Modules in eval mode, or in training mode, their parameters out of the graph; then as they were found.
+
+    Yields a list, to which the names of buffers that have changed are added when they are put back.
+    """
     import torch
 
     # A criterion may be any callable.
@@ -257,26 +383,20 @@ def evaluating(*modules):
         for part in parts
         for name, buffer in part.named_buffers(recurse=False)
     ]
+    changed = []
     try:
         for module in modules:
-            module.eval()
+            module.train(training)
         for parameter in wanted:
             parameter.requires_grad_(False)
         with _differentiable_rnn(parts):
-            yield
+            yield changed
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
-        for part, training in modes:
-            part.training = training
-        changed = _restore(buffers)
-    if changed:
-        warnings.warn(
-            f"{type(modules[0]).__name__} changed its buffers ({', '.join(changed)}) while it was asked in eval mode: "
-            "its answers depend on what it was asked before. Make its forward pass free of side effects in eval mode.",
-            AttackFailureWarning,
-            stacklevel=2,
-        )
+        for part, mode in modes:
+            part.training = mode
+        changed += _restore(buffers)
 
 
 def _restore(buffers):
@@ -288,11 +408,23 @@ def _restore(buffers):
         if getattr(part, name, None) is not buffer:
             setattr(part, name, buffer)
             changed.add(name)
-        if buffer._version != version:
+        if _differs(buffer, value, version):
             with torch.no_grad():
                 buffer.copy_(value)
             changed.add(name)
     return sorted(changed)
+
+
+def _differs(buffer, value, version):
+    """Whether a buffer holds something else than ``value``, which it held at ``version``."""
+    import torch
+
+    if buffer.layout is not torch.strided:
+        return buffer._version != version
+    # The version does not tell: batch normalisation writes to its statistics without a new one.
+    if torch.equal(buffer, value):
+        return False
+    return not bool(((buffer == value) | ((buffer != buffer) & (value != value))).all())  # NaN is NaN
 
 
 def _differentiable_rnn(parts):
@@ -315,17 +447,21 @@ def dtype_and_device(net, *, lazy=False):
     sklearn.exceptions.NotFittedError
         The net is not initialized, or has lazy parameters that have seen no data.
     """
-    import torch
-
     if not getattr(net, "initialized_", False):
         raise NotFittedError(f"this {type(net).__name__} is not initialized; call `fit` or `initialize` first.")
-    tensors = (*net.module_.parameters(), *net.module_.buffers())
+    return module_dtype_and_device(net.module_, owner=type(net).__name__, lazy=lazy, device=net.device)
+
+
+def module_dtype_and_device(module, *, owner, lazy=False, device=None):
+    """The same of a module; ``owner`` is for errors, ``device`` for modules without parameters."""
+    import torch
+
+    tensors = (*module.parameters(), *module.buffers())
     if not lazy and any(torch.nn.parameter.is_lazy(tensor) for tensor in tensors):
         raise NotFittedError(
-            f"this {type(net).__name__} has lazy parameters, whose shapes are not known before data comes; call `fit` "
-            "first."
+            f"this {owner} has lazy parameters, whose shapes are not known before data comes; call `fit` first."
         )
     for tensor in tensors:
         if tensor.is_floating_point():
             return tensor.dtype, tensor.device
-    return torch.get_default_dtype(), torch.device(net.device or "cpu")
+    return torch.get_default_dtype(), torch.device(device or "cpu")
