@@ -84,6 +84,8 @@ class Result(NamedTuple):
     @property
     def gradient_time(self):
         """Time of one bare forward-backward pass."""
+        if not self.row.floor.gradients:  # a row that asks for scores alone
+            return 0.0
         return (min(self.floor) - self.row.floor.values * min(self.value_pass)) / self.row.floor.gradients
 
     def own_passes(self, counts):

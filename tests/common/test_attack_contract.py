@@ -18,10 +18,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import minmax_scale
 
 from skart import register_rule
-from tests.common._discovery import distance, has, make_attack, public_attacks
+from tests.common._discovery import distance, has, learns, make_attack, public_attacks
 from tests.common._models import as_net, blobs, fitted_mlp, trained_net
 
-ATTACKS = public_attacks()
+# Those that learn in `fit` have tests of their own.
+ATTACKS = [cls for cls in public_attacks() if not learns(cls)]
 NORMS = (1, 2, np.inf)
 DUAL = {1: np.inf, 2: 2, np.inf: 1}
 # Attacks that bound a norm, those that take several steps, and those that can be aimed.
@@ -176,7 +177,9 @@ def test_reaches_the_linear_optimum_in_box_and_mask(cls, norm, linear):
 def test_success_is_what_the_model_says(cls, data, mlp):
     X, y = data
     result = make_attack(cls, mlp, eps=0.15, max_iter=5).run(X, y)
-    assert 0.2 < result.success.mean() < 1
+    assert result.success.mean() > 0.2
+    if has(cls, "eps"):  # others go as far as it takes
+        assert result.success.mean() < 1
     assert_array_equal(result.success, mlp.predict(result.X_adv) != y)
     assert_array_equal(result.y_adv, mlp.predict(result.X_adv))
     assert_array_equal(result.y, y)
