@@ -11,10 +11,10 @@ from itertools import chain
 
 from threadpoolctl import threadpool_limits
 
-from benchmarks import families, sklearn_pipelines, white_box
+from benchmarks import families, minimum_norm, nets, sklearn_pipelines, step_by_step, universal, white_box
 from benchmarks._harness import CLOCKS, compare, report
 
-MODULES = (white_box, sklearn_pipelines, families)
+MODULES = (white_box, minimum_norm, sklearn_pipelines, families, nets, universal, step_by_step)
 VERSIONS = ("numpy", "scikit-learn", "torch", "skorch", "adversarial-robustness-toolbox")
 
 

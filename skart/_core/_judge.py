@@ -32,6 +32,8 @@ class Judge:
         Candidates that are sent through the model at once.
     max_queries : int or None, default=None
         Queries that may be spent on each sample; :attr:`left` tells what remains. Searches keep to it themselves.
+    spent : ndarray of int, shape (n_samples,), default=0
+        Queries of each sample that were made before, which the ledger does not hold; they count here.
     trace : bool, default=False
         Whether to record the distance found against the queries made.
 
@@ -51,6 +53,7 @@ class Judge:
         norm=2,
         batch_size=1024,
         max_queries=None,
+        spent=0,
         trace=False,
     ):
         n_samples = x.shape[0]
@@ -59,6 +62,8 @@ class Judge:
         self._x, self._norm = x, norm
         self._ask_labels, self._ask_scores = ask_labels, ask_scores
         self._batch_size, self._max_queries = batch_size, max_queries
+        self._spent = np.broadcast_to(spent, n_samples)
+        self._said = None
         self._rows = np.arange(n_samples)
         self._kept = _Kept(x, np.full(n_samples, np.inf), np.array(labels), [] if trace else None)
 
@@ -76,7 +81,12 @@ class Judge:
         """Queries that may still be spent on each sample: ndarray of int, shape (n_samples,)."""
         if self._max_queries is None:
             return np.full(len(self._rows), np.iinfo(np.int64).max)
-        return self._max_queries - self.ledger.n_queries[self._rows]
+        return self._max_queries - (self.ledger.n_queries + self._spent)[self._rows]
+
+    @property
+    def others(self):
+        """Clean samples of the whole batch, and what the model said of them if :meth:`searching` has asked it."""
+        return self._x, self._said
 
     @property
     def best(self):
@@ -102,6 +112,11 @@ class Judge:
         queries, distances = zip(*self._kept.trace)
         return np.stack(queries)[:, self._rows], np.stack(distances)[:, self._rows]
 
+    def searching(self):
+        """Which of the clean samples are not adversarial as they are, one query each: ndarray of bool."""
+        self._said = self._answers(self._x, np.arange(len(self._rows)), keep=True)
+        return ~self._met(self._said, np.arange(len(self._rows)))
+
     def adversarial(self, candidates, of=None, *, keep=True):
         """Whether the model's own predictions for ``candidates`` meet the goal, one query each.
 
@@ -118,15 +133,7 @@ class Judge:
         adversarial : ndarray of bool, shape (n_candidates,)
         """
         of = np.arange(len(self._rows)) if of is None else of
-        positions = []
-        for part, whose in self._batches(candidates, of):
-            answer = np.asarray(self._ask_labels(part))
-            np.add.at(self.ledger.n_queries, self._rows[whose], 1)
-            if keep:
-                self._keep(part, whose, answer)
-            positions.append(answer)
-        self._record()
-        return self._met(np.concatenate(positions) if positions else np.empty(0, dtype=np.int64), of)
+        return self._met(self._answers(candidates, of, keep), of)
 
     def scores(self, candidates, of=None, *, keep=True):
         """The model's scores of ``candidates``, (n_candidates, n_classes), one query each; see :meth:`adversarial`."""
@@ -144,6 +151,17 @@ class Judge:
             parts.append(answer)
         self._record()
         return xp.concat(parts, axis=0)
+
+    def _answers(self, candidates, of, keep):
+        positions = []
+        for part, whose in self._batches(candidates, of):
+            answer = np.asarray(self._ask_labels(part))
+            np.add.at(self.ledger.n_queries, self._rows[whose], 1)
+            if keep:
+                self._keep(part, whose, answer)
+            positions.append(answer)
+        self._record()
+        return np.concatenate(positions) if positions else np.empty(0, dtype=np.int64)
 
     def _batches(self, candidates, of):
         n_candidates = candidates.shape[0]
@@ -181,7 +199,7 @@ class Judge:
 
     def _record(self):
         if self._kept.trace is not None:
-            self._kept.trace.append((self.ledger.n_queries.copy(), self._kept.distance.copy()))
+            self._kept.trace.append((self.ledger.n_queries + self._spent, self._kept.distance.copy()))
 
 
 class _Kept:

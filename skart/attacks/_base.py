@@ -31,7 +31,7 @@ from skart._core._objectives import LOSSES, Asker, Ledger, Objective, check_loss
 from skart._core._random import RandomStream
 from skart.attacks._result import AttackResult
 from skart.exceptions import AttackFailureWarning, GradientUnavailableError, QueryBudgetExceeded
-from skart.gradients._registry import register_rule, user_rules
+from skart.gradients._registry import bind, register_rule, user_rules
 from skart.oracles._oracle import N_CHECKED, Oracle, classes_of, find_labels
 from skart.utils._containers import Container
 from skart.utils._optional import import_optional
@@ -101,9 +101,9 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         """
         learnt = copy.copy(self)  # a fit that raises leaves the attack as it was
         checked = learnt._check_fit_data(X, y)
-        template = LogisticRegression(max_iter=1000) if self.estimator is None else self.estimator
+        template = self._surrogate() if self.estimator is None else self.estimator
         learnt.estimator_ = clone(template).fit(X, y)
-        classes_of(learnt.estimator_)  # raises for what is no classifier
+        _check_classifier(learnt.estimator_)
         if isinstance(self.clip_values, str):
             learnt.clip_values_ = (checked.min(axis=0), checked.max(axis=0))
         if hasattr(self, "max_iter"):
@@ -205,6 +205,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             before = oracle.n_forward
             labels, targets = self._goals(x, y, oracle, stream)
             asked += (oracle.n_forward - before) // n_samples
+            space.asked = asked
             works = [
                 _Work(
                     index,
@@ -351,6 +352,10 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
     def _check_oracle(self, oracle):
         """Raise where the oracle cannot answer what the attack asks."""
+
+    def _surrogate(self):
+        """The model that ``fit`` fits where there is no estimator, for samples that transfer."""
+        return LogisticRegression(max_iter=1000)
 
     def _learn(self, X, y):
         """Learn from the training data what the attack applies later; ``estimator_`` is fitted.
@@ -612,10 +617,11 @@ class BlackBoxAttack(BaseAttack):
             batch_size=self.batch_size,
             # The verdict on what is returned is a query as well.
             max_queries=None if getattr(self, "max_queries", None) is None else self.max_queries - 1,
+            spent=space.asked[draw.first : draw.first + x.shape[0]],
             trace=getattr(self, "trace", False),
         )
         try:
-            searching = ~judge.adversarial(x)
+            searching = judge.searching()
             last = None
             if searching.any():
                 rows = oracle.xp.asarray(searching, device=oracle.device)
@@ -634,7 +640,10 @@ class BlackBoxAttack(BaseAttack):
 
 
 class _Space:
-    """Where samples may go: the attack's eps, clip_values and mask, resolved for the data at hand."""
+    """Where samples may go: the attack's eps, clip_values and mask, resolved for the data at hand.
+
+    ``asked`` tells how often each sample was sent forward before the batches are attacked.
+    """
 
     def __init__(self, attack, X, container, oracle):
         name, shape = type(attack).__name__, tuple(X.shape[1:])
@@ -776,6 +785,17 @@ def _joined_traces(traces):
         return np.concatenate([values, np.repeat(values[-1:], length - len(values), axis=0)])
 
     return tuple(np.concatenate([extended(trace[part]) for trace in traces], axis=1) for part in (0, 1))
+
+
+def _check_classifier(estimator):
+    """Raise for what is no classifier."""
+    try:
+        classes_of(estimator)
+    except TypeError:
+        with contextlib.suppress(GradientUnavailableError):
+            if bind(estimator, np.float64)[0].index_labels:  # a bare net, which knows its classes by position
+                return
+        raise
 
 
 def _host(X):

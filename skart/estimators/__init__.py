@@ -1,6 +1,9 @@
 """Adapters that make foreign models scikit-learn classifiers."""
 
 from skart.estimators._blackbox import BlackBoxClassifier
+from skart.estimators._keras import KerasModelClassifier
 from skart.estimators._skorch import SkorchClassifier
+from skart.estimators._tensorflow import TensorFlowClassifier
+from skart.estimators._torch import TorchClassifier
 
-__all__ = ["BlackBoxClassifier", "SkorchClassifier"]
+__all__ = ["BlackBoxClassifier", "KerasModelClassifier", "SkorchClassifier", "TensorFlowClassifier", "TorchClassifier"]

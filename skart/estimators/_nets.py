@@ -47,6 +47,10 @@ class NetClassifier(ClassifierMixin, BaseEstimator, ABC):
         (n_samples,), goes out. The net is asked in batches, in eval mode, and left as it was found.
         """
 
+    def _kind(self):
+        """What the net's outputs are: "logits", "log_proba" or "proba"."""
+        return self.output
+
     @property
     def classes_(self):
         """Labels, in the order of the net's outputs."""
@@ -65,7 +69,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, ABC):
         """
         outputs, classes = self._checked_outputs(X)
         if outputs.ndim == 1:
-            return classes[(outputs > (0.5 if self.output == "proba" else 0)).astype(np.intp)]
+            return classes[(outputs > (0.5 if self._kind() == "proba" else 0)).astype(np.intp)]
         return classes[outputs.argmax(axis=1)]
 
     def predict_proba(self, X):
@@ -79,7 +83,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, ABC):
         -------
         proba : ndarray of shape (n_samples, n_classes)
         """
-        return to_proba(self._checked_outputs(X)[0], self.output)
+        return to_proba(self._checked_outputs(X)[0], self._kind())
 
     def decision_function(self, X):
         """Logits of the classes; logarithms of the probabilities, where the net gives those.
@@ -93,7 +97,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, ABC):
         scores : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
             For two classes, how much more the second one's logit is than the first one's.
         """
-        logits = to_logits(self._checked_outputs(X)[0], self.output)
+        logits = to_logits(self._checked_outputs(X)[0], self._kind())
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def _checked_outputs(self, X):
@@ -102,7 +106,7 @@ class NetClassifier(ClassifierMixin, BaseEstimator, ABC):
         check_is_fitted(self)
         classes, owner = self.classes_, type(self).__name__
         outputs = self._outputs(net_samples(self, X))
-        return check_outputs(outputs, self.output, classes, owner=owner), classes
+        return check_outputs(outputs, self._kind(), classes, owner=owner), classes
 
 
 def distinct_classes(classes):

@@ -12,6 +12,7 @@ from skart.gradients import (  # noqa: F401
     _ensembles,
     _expansions,
     _gaussian_process,
+    _keras,
     _kernel,
     _linear,
     _mlp,

@@ -311,6 +311,8 @@ class Oracle:
             if answer is None:
                 raise
         self.n_forward += X.shape[0]
+        if method == "predict_proba" and X.shape[0] == 1 and np.ndim(answer) == 1:
+            answer = np.reshape(to_numpy(answer), (1, -1))  # scikeras gives those of a single sample as one flat row
         return answer
 
     def _own_cast(self, function, X):

@@ -1,4 +1,4 @@
-"""What may be asked of which family, as the registry has it: the table in the documentation, which a test holds true."""
+"""What may be asked of which family, as the registry has it: a table for the documentation, held true by a test."""
 
 from typing import NamedTuple
 

@@ -393,5 +393,17 @@ def test_columns_that_are_no_numbers_are_named(library, fitted):
     if fitted:
         attack.fit(X, y)
     columns = {"a": ["x", "y"], "b": [1, 2], "c": [0.5, 1.0], "d": [True, False]}
-    with pytest.raises(ValueError, match=r"LogisticRegression was asked with data whose columns \['a'\] hold no numbers"):
+    with pytest.raises(ValueError, match=r"LogisticRegression was asked with data whose columns \['a'\] hold no num"):
         attack.transform(frames.DataFrame(columns))
+
+
+def test_fitting_around_a_bare_net_that_is_trained():
+    torch = pytest.importorskip("torch")
+    skorch = pytest.importorskip("skorch")
+    X, y = load_iris(return_X_y=True)
+    X = X.astype(np.float32)
+    net = skorch.NeuralNetClassifier(torch.nn.Linear(4, 3), criterion=torch.nn.CrossEntropyLoss, verbose=0).initialize()
+    attack = ProjectedGradientDescent(FrozenEstimator(net), max_iter=2, random_state=0).fit(X, y)
+    assert_array_equal(attack.run(X).y_adv, net.predict(attack.transform(X)))
+    with pytest.raises(TypeError, match="not a fitted classifier"):
+        ProjectedGradientDescent(FrozenEstimator(LinearRegression().fit(X, y))).fit(X, y)

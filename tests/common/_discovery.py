@@ -1,14 +1,18 @@
 """What is public in skart, found by walking its packages, and the one table of instances that contracts are held on."""
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
+from functools import partial
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
+from sklearn.tree import DecisionTreeClassifier
 
 import skart
-from skart.attacks import BaseAttack
+from skart.attacks import BaseAttack, FastGradientMethod
 from tests.common._models import net_of_any_size
 
 
@@ -27,6 +31,30 @@ class NearInteger:
         return "NearInteger()"  # with no address in it: names of tests are the same in every process
 
 
+class KerasNet:
+    """Makes a Keras model of those layers that are not computed in float32 on any backend."""
+
+    def __call__(self, input_shape, n_classes):
+        import keras
+
+        double = {"dtype": "float64"}
+        model = keras.Sequential(
+            [
+                keras.Input(input_shape, **double),
+                keras.layers.Reshape((1, 1, *input_shape), **double),
+                keras.layers.Conv2D(8, 1, activation="softplus", **double),
+                keras.layers.Conv2D(n_classes, 1, **double),
+                keras.layers.Flatten(**double),
+                keras.layers.Softmax(**double),
+            ]
+        )
+        model.compile(optimizer=keras.optimizers.Adam(0.05), loss="mse")
+        return model
+
+    def __repr__(self):
+        return "KerasNet()"
+
+
 # Instances for classes that need arguments, or whose defaults do not suit the checks; each class stands once. An entry
 # takes the class and returns a list. What is not named here is made without arguments.
 INSTANCES = {
@@ -43,7 +71,43 @@ INSTANCES = {
     "SkorchClassifier": lambda cls: [
         cls(net_of_any_size(), n_features_param="module__n_inputs", n_classes_param="module__n_outputs")
     ],
+    "TorchClassifier": lambda cls: [
+        # Features of any number, and labels that most checks have; weights are drawn when it is fitted.
+        cls(
+            torch.nn.LazyLinear(6, dtype=torch.float64),
+            [-1, 0, 1, 2, 3, 4],
+            optimizer=partial(torch.optim.Adam, lr=0.1),
+        )
+    ],
+    "KerasModelClassifier": lambda cls: [
+        cls(KerasNet(), max_epochs=5, batch_size=16) for _ in range(importlib.util.find_spec("keras") is not None)
+    ],
+    "TensorFlowClassifier": lambda cls: [],  # in an environment of its own, tests/estimators/test_tensorflow.py
     "FastGradientMethod": lambda cls: [cls(), cls(minimal=True), cls(norm=2, clip_values="fit")],
+    "CarliniL2Method": lambda cls: [
+        cls(max_iter=4, binary_search_steps=2),
+        cls(max_iter=4, binary_search_steps=2, optimizer="line_search", clip_values="fit"),
+    ],
+    "CarliniLInfMethod": lambda cls: [
+        cls(max_iter=4, binary_search_steps=2, clip_values="fit"),
+        cls(max_iter=4, eps=0.3),
+    ],
+    # One row of pixels, as many as the data of a check have features.
+    "SpatialTransformation": lambda cls: [
+        cls(image_shape=(1, -1), num_rotations=3, num_translations=3, per_sample=per_sample)
+        for per_sample in (False, True)
+    ],
+    "AdversarialPatch": lambda cls: [cls(image_shape=(1, -1), max_iter=3)],
+    "UniversalPerturbation": lambda cls: [
+        cls(max_iter=2),
+        cls(attacker=FastGradientMethod(eps=1.0), max_iter=2, clip_values="fit"),
+    ],
+    # One of a given tree, and one of the tree that it grows by itself.
+    "DecisionTreeAttack": lambda cls: [
+        cls(DecisionTreeClassifier(max_depth=4, random_state=0)),
+        cls(method="path", offset=0.1, clip_values="fit"),
+    ],
+    "ElasticNetAttack": lambda cls: [cls(max_iter=4, binary_search_steps=2)],
 }
 
 
@@ -80,6 +144,11 @@ def public_estimators():
 def public_attacks():
     """Public attack classes."""
     return [cls for cls in public_estimators() if issubclass(cls, BaseAttack)]
+
+
+def learns(cls):
+    """Whether ``fit`` learns what ``transform`` applies, so that it must come first."""
+    return cls._learn is not BaseAttack._learn
 
 
 def instances(cls, table=INSTANCES):
