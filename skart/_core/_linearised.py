@@ -51,7 +51,8 @@ def smallest_step(grad, x, gain, ball):
     slope = followable(grad, x, ball)
     size = xp.abs(flatten(slope))
     top = norm_of(size, float("inf"))
-    moves = (top > 0) & xp.isfinite(gain)
+    # Steps so long that their squares overflow lead nowhere.
+    moves = (top > 0) & xp.isfinite(gain) & (gain < top * float(xp.finfo(x.dtype).max) ** 0.25)
     # Sizes of at most one: squares of gradients as small as 1e-30 underflow.
     scale = xp.where(moves, top, 1.0)
     size, goal = size / scale[:, None], xp.where(moves, gain / scale, 0.0)

@@ -59,6 +59,7 @@ class _Outcome(NamedTuple):
     stopped: QueryBudgetExceeded | None = None  # what kept this batch from being finished
     judged: np.ndarray | None = None  # of a batch that was stopped: whether the model has said so of x_adv
     trace: tuple | None = None  # queries and distances, each (n_records, n_batch)
+    share: np.ndarray | None = None  # of a random model: how often x_adv met the goal
 
 
 class _Work(NamedTuple):
@@ -72,6 +73,9 @@ class _Work(NamedTuple):
 
 class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
     """Base class of attacks. Subclasses implement :meth:`_attack`."""
+
+    # Times that a model which declares itself random is asked for the verdict, each time with fresh draws.
+    n_evaluations = 10
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"]), None],
@@ -223,14 +227,19 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             ledger.n_queries += asked
             goal = labels if targets is None else targets
             success = positions != goal if targets is None else positions == goal
+            if any(outcome.share is not None for outcome in outcomes):
+                success = np.concatenate(
+                    [np.zeros(len(o.positions)) if o.share is None else o.share for o in outcomes]
+                )
             stopped = next((outcome.stopped for outcome in outcomes if outcome.stopped), None)
             if stopped:
-                success &= np.concatenate(
+                success = success * np.concatenate(
                     [np.ones(len(o.positions), dtype=bool) if o.judged is None else o.judged for o in outcomes]
                 )
             else:
                 # The line that called us: scikit-learn wraps `transform`, but not `run`.
-                self._warn_of_failures(oracle, x, x_adv, success, ledger, space, stacklevel=5 if measure else 6)
+                mostly = success >= 0.5  # of the draws, for a random model
+                self._warn_of_failures(oracle, x, x_adv, mostly, ledger, space, stacklevel=5 if measure else 6)
         distance = _distance(x, x_adv, getattr(self, "norm", 2)) if measure or stopped else None
         result = AttackResult(
             X_adv=container.wrap(x_adv, x),
@@ -277,6 +286,8 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
     def _attack_batch(self, work, oracle, space, stream):
         n_forward, n_pulled = oracle.n_forward, oracle.n_pulled
+        first, share = work.place * self.batch_size, None
+        oracle.draw_from(stream, first)
         try:
             x_adv, ledger, *trace = self._attack(
                 work.x,
@@ -284,8 +295,12 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
                 work.targets,
                 oracle=oracle,
                 space=space,
-                draw=_Draw(stream, work.place, work.place * self.batch_size),
+                draw=_Draw(stream, work.place, first),
             )
+            if oracle.random:
+                share = self._verdict(x_adv, work, oracle, stream, first)
+                ledger.n_queries += self.n_evaluations
+            oracle.draw_from(None)
             positions = oracle.positions(x_adv)
         except QueryBudgetExceeded as error:
             if error._outcome is not None:  # an attack that keeps books has kept what it found
@@ -297,7 +312,13 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             outcome.ledger.n_gradients += (oracle.n_pulled - n_pulled) // len(work.labels)
             return outcome
         ledger.n_queries += 1
-        return _Outcome(x_adv, positions, ledger, trace=trace[0] if trace else None)
+        return _Outcome(x_adv, positions, ledger, trace=trace[0] if trace else None, share=share)
+
+    def _verdict(self, x_adv, work, oracle, stream, first):
+        """How often a random model falls for each sample, over fresh draws."""
+        oracle.draw_from(stream, first, verdict=True)
+        said = np.stack([oracle.positions(x_adv) for _ in range(self.n_evaluations)])
+        return np.mean(said != work.labels if work.targets is None else said == work.targets, axis=0)
 
     def _within(self, ball, x_adv):
         """``x_adv``, which must lie in the ball."""
@@ -426,7 +447,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             message = f"{name}: {what.format(share)} {remedy}"
             warnings.warn(message, AttackFailureWarning, stacklevel=stacklevel)
 
-        if oracle.varies:
+        if oracle.varies and not oracle.random:
             warn(
                 None,
                 "the model gave two answers to the same question, so gradients and successes are those of single "
@@ -525,7 +546,7 @@ class GradientAttack(BaseAttack):
 
     def _attack(self, x, labels, targets, *, oracle, space, draw):
         ball = space.ball(x)
-        ask = Asker(oracle.vjp, x.shape[0])
+        ask = Asker(oracle.vjp, x.shape[0], oracle.announce)
 
         def positions(values):
             return None if values is None else oracle.xp.asarray(values, device=oracle.device)
@@ -619,6 +640,8 @@ class BlackBoxAttack(BaseAttack):
             max_queries=None if getattr(self, "max_queries", None) is None else self.max_queries - 1,
             spent=space.asked[draw.first : draw.first + x.shape[0]],
             trace=getattr(self, "trace", False),
+            confidence=getattr(self, "confidence", 0.0),
+            confirm=self._needs_scores and oracle.votes,
         )
         try:
             searching = judge.searching()
@@ -755,7 +778,8 @@ def _attack_elsewhere(attack, estimator, container, space, stream, works, rules)
 
 def _unfinished(work, error):
     """A batch that came back as it went in, since ``error`` kept it from being finished."""
-    return _Outcome(work.x, work.labels, Ledger(len(work.labels)), error)
+    n_samples = len(work.labels)
+    return _Outcome(work.x, work.labels, Ledger(n_samples), error, judged=np.zeros(n_samples, dtype=bool))
 
 
 def _numbers_only(mask, held, names, owner):

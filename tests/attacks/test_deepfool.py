@@ -190,8 +190,8 @@ def test_target_is_reached_and_not_from_afar(norm, classes):
 
 
 def test_a_lead_of_rounding_is_none(xp):
-    weights = xp.asarray([[1.0, 0.0], [0.0, 1.0]])
-    x = xp.asarray([[1.0, 1.0 + 2.0**-52], [1.0, 1.5]])
+    weights = xp.asarray([[1.0, 0.0], [0.0, 1.0]], dtype=xp.float64)
+    x = xp.asarray([[1.0, 1.0 + 2.0**-52], [1.0, 1.5]], dtype=xp.float64)
 
     def forward(x, scores):
         return x @ weights, lambda cotangent: cotangent @ weights

@@ -69,9 +69,13 @@ class DeepFool(GradientAttack):
 
     Notes
     -----
-    The overshoot is part of every step, as in the article's own code, and not added at the end. The label is the one given as ``y``, which is that
-    of the paper, the model's prediction, where there is none. With a target, a step crosses the boundary to the class
-    that is ahead of the target; where several classes are, the perturbation may be longer than it need be.
+    The overshoot is part of every step, as in the article's own code, and not added at the end. The label is the one
+    given as ``y``; without one it is the model's prediction, as in the paper. With a target, a step crosses the
+    boundary to the class that is ahead of the target; where several classes are, the perturbation may be longer than
+    it need be. A last forward pass sees whether the perturbation can be shortened along its own line.
+
+    The method follows the gradient wherever that leads: from the plateaus of a narrow kernel it may run away from all
+    other classes, and fail where attacks in a ball do not.
 
     References
     ----------
