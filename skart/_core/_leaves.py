@@ -159,7 +159,8 @@ def climb_order(steps, own):
     shared = np.zeros((len(steps), len(own)), dtype=np.int32)
     same = np.ones(shared.shape, dtype=bool)
     for step, own_step in zip(steps.T, own.T):
-        same &= (step[:, None] == own_step) & (step >= 0)[:, None]
+        # Behind their ends only the ways to a leaf and to its sibling are alike, which come first in any case.
+        same &= step[:, None] == own_step
         if not same.any():
             break
         shared += same

@@ -385,13 +385,24 @@ def test_a_leaf_without_preference(make, method):
     assert result.distance[2 - disagrees] > 1
 
 
+class CountingTree(DecisionTreeClassifier):
+    """A tree that counts the samples that it is asked for."""
+
+    def predict(self, X, check_input=True):
+        self.n_seen_ = getattr(self, "n_seen_", 0) + len(X)
+        return super().predict(X, check_input)
+
+
 def test_tied_votes_go_to_the_first_class():
     X = np.repeat([[0.0], [1.0], [2.0]], 4, axis=0)
     y = np.array([1] * 4 + [0, 0, 1, 1] + [1] * 4)
-    model = DecisionTreeClassifier(random_state=0).fit(X, y)
+    model = CountingTree(random_state=0).fit(X, y)
+    get_trees(model)
+    reading, model.n_seen_ = model.n_seen_, 0
     result = DecisionTreeAttack(model).run([[0.1], [1.8]])
     assert_allclose(result.X_adv, [[0.5], [1.5]], atol=1e-6)
     assert_array_equal(result.y_adv, 0)
+    assert model.n_seen_ == reading + 4  # for the labels to leave and those reached, for none of the leaves
 
 
 @each_method
@@ -405,7 +416,11 @@ def test_what_is_adversarial_already_stays(method):
         result = DecisionTreeAttack(model, method=method, offset=0.1).run(X, y)
     assert result.success.all()
     assert_array_equal(result.distance == 0, wrong)
-    assert not np.shares_memory(DecisionTreeAttack(model).transform(X[wrong], y[wrong]), X)
+    # Neither of two neighbouring leaves has the label: the sample's own is the one to stay in.
+    other = (model.predict(X) + 1) % 3
+    X_adv = DecisionTreeAttack(model, method=method).transform(X, other)
+    assert_array_equal(X_adv, X)
+    assert not np.shares_memory(X_adv, X)
 
 
 @each_method
@@ -488,14 +503,6 @@ def test_as_a_recipe_in_a_scorer():
 
 
 # ---- what all attacks promise -------------------------------------------------------------------------------
-
-
-class CountingTree(DecisionTreeClassifier):
-    """A tree that counts the samples that it is asked for."""
-
-    def predict(self, X, check_input=True):
-        self.n_seen_ = getattr(self, "n_seen_", 0) + len(X)
-        return super().predict(X, check_input)
 
 
 @each_method
