@@ -15,7 +15,7 @@ from sklearn.svm import SVC
 
 from skart import register_rule
 
-__all__ = ["DigitsPipeline", "MnistNet"]
+__all__ = ["DigitsPipeline", "MnistNet", "mnist_images"]
 
 
 class MnistNet:
@@ -35,7 +35,7 @@ class MnistNet:
         from skorch import NeuralNetClassifier
 
         self.module = _cnn().eval()
-        images, labels = _mnist()
+        images, labels = mnist_images()
         images, labels = images[: 2 * n_samples + 100], labels[: 2 * n_samples + 100]
         correct = np.flatnonzero(self.predict(images) == labels)[:n_samples]
         if len(correct) < n_samples:
@@ -173,7 +173,7 @@ def _cnn():
     return module
 
 
-def _mnist():
+def mnist_images():
     data = _arrays("SKART_MNIST", "MNIST (X_test of shape (10000, 28, 28) uint8, y_test)", ("X_test", "y_test"))
     return (data["X_test"] / 255).astype(np.float32)[:, None], data["y_test"].astype(np.int64)
 
