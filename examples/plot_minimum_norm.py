@@ -54,7 +54,7 @@ for name, result in results.items():
     print(f"  {passes:7.0f}")
 
 # %%
-# One digit under each of them: what the model says of the result, and the difference in blue (darker) and red (lighter).
+# One digit under each of them: what the model says of the result, and the difference, blue for darker, red for lighter.
 
 sample = 3
 fig, axes = plt.subplots(2, len(results) + 1, figsize=(13, 3.6), layout="constrained")

@@ -2,9 +2,9 @@
 Auditing a Pipeline on a table
 ==============================
 
-A bank decides on loans with a Pipeline that scales numbers, encodes categories and asks three models to vote. How little
-must an applicant change to get another answer? An attack tells, column by column: it moves the numbers within what is
-plausible for each, and leaves the categories as they are.
+A bank decides on loans with a Pipeline that scales numbers, encodes categories and asks three models to vote. How
+little must an applicant change to get another answer? An attack tells, column by column: it moves the numbers within
+what is plausible for each, and leaves the categories as they are.
 
 The table is made up, so that the example needs no download.
 """
@@ -63,7 +63,7 @@ print(f"accuracy: {model.score(X_test, y_test):.3f}")
 
 # %%
 # One radius for each column that an applicant could misstate or change, in its own units. Age is not among them, so it
-# stays; housing and marriage are no numbers, so they stay as well. What comes back is a frame like the one that went in.
+# stays; housing and marriage are no numbers, so they stay as well. What comes back is a frame like that which went in.
 
 plausible = {"income": 2000.0, "debt": 1500.0, "years employed": 1.0}
 attack = ProjectedGradientDescent(model, eps=plausible, clip_values=(0, np.inf), random_state=0)

@@ -228,9 +228,7 @@ class BaseAttack(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             goal = labels if targets is None else targets
             success = positions != goal if targets is None else positions == goal
             if any(outcome.share is not None for outcome in outcomes):
-                success = np.concatenate(
-                    [np.zeros(len(o.positions)) if o.share is None else o.share for o in outcomes]
-                )
+                success = np.concatenate([np.zeros(len(o.positions)) if o.share is None else o.share for o in outcomes])
             stopped = next((outcome.stopped for outcome in outcomes if outcome.stopped), None)
             if stopped:
                 success = success * np.concatenate(
@@ -641,7 +639,7 @@ class BlackBoxAttack(BaseAttack):
             spent=space.asked[draw.first : draw.first + x.shape[0]],
             trace=getattr(self, "trace", False),
             confidence=getattr(self, "confidence", 0.0),
-            confirm=self._needs_scores and oracle.votes,
+            confirm=self._needs_scores and getattr(oracle._bound, "margins", None) is not None,
         )
         try:
             searching = judge.searching()
