@@ -11,10 +11,34 @@ from itertools import chain
 
 from threadpoolctl import threadpool_limits
 
-from benchmarks import families, minimum_norm, nets, sklearn_pipelines, step_by_step, universal, white_box
+from benchmarks import (
+    across_models,
+    black_box,
+    families,
+    minimum_norm,
+    nets,
+    sklearn_pipelines,
+    step_by_step,
+    trees,
+    universal,
+    white_box,
+    wrappers,
+)
 from benchmarks._harness import CLOCKS, compare, report
 
-MODULES = (white_box, minimum_norm, sklearn_pipelines, families, nets, universal, step_by_step)
+MODULES = (
+    across_models,
+    white_box,
+    minimum_norm,
+    sklearn_pipelines,
+    families,
+    nets,
+    universal,
+    step_by_step,
+    trees,
+    black_box,
+    wrappers,
+)
 VERSIONS = ("numpy", "scikit-learn", "torch", "skorch", "adversarial-robustness-toolbox")
 
 

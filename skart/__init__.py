@@ -18,6 +18,7 @@ _PACKAGES = (
     "metrics",
     "oracles",
     "utils",
+    "wrappers",
 )
 _NAMES = {
     "AttackFailureWarning": "exceptions",

@@ -138,6 +138,15 @@ class Ball:
             part.lower, part.upper = self.lower[rows], self.upper[rows]
         return part
 
+    def repeat(self, n_each):
+        """The ball of ``n_each`` copies of each sample, which stand side by side."""
+        part, xp = copy.copy(self), array_namespace(self.centre)
+        part.centre = xp.repeat(self.centre, n_each, axis=0)
+        if self.lower is not None:
+            lower, upper = (xp.broadcast_to(bound, self.centre.shape) for bound in (self.lower, self.upper))
+            part.lower, part.upper = xp.repeat(lower, n_each, axis=0), xp.repeat(upper, n_each, axis=0)
+        return part
+
     @property
     def eps(self):
         """Radius, as a float, or as an array of one for each feature (one where that is zero)."""

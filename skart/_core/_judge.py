@@ -36,6 +36,11 @@ class Judge:
         Queries of each sample that were made before, which the ledger does not hold; they count here.
     trace : bool, default=False
         Whether to record the distance found against the queries made.
+    confidence : float, default=0.0
+        Lead of the scores from which on a candidate counts as adversarial by its scores.
+    confirm : bool, default=False
+        Ask for the labels, too, of what is adversarial by its scores before it is kept: one more query for the
+        nearest of the candidates of each sample, where it has one left.
 
     Attributes
     ----------
@@ -55,6 +60,8 @@ class Judge:
         max_queries=None,
         spent=0,
         trace=False,
+        confidence=0.0,
+        confirm=False,
     ):
         n_samples = x.shape[0]
         self.labels, self.targets = labels, targets
@@ -63,6 +70,8 @@ class Judge:
         self._ask_labels, self._ask_scores = ask_labels, ask_scores
         self._batch_size, self._max_queries = batch_size, max_queries
         self._spent = np.broadcast_to(spent, n_samples)
+        self._confidence, self._confirm = confidence, confirm
+        self._scale = None
         self._said = None
         self._rows = np.arange(n_samples)
         self._kept = _Kept(x, np.full(n_samples, np.inf), np.array(labels), [] if trace else None)
@@ -74,6 +83,15 @@ class Judge:
         part._rows = self._rows[rows]
         part.labels = self.labels[rows]
         part.targets = None if self.targets is None else self.targets[rows]
+        return part
+
+    def measured_in(self, scale):
+        """A judge with the same books, for whom the distance is the norm of the perturbation divided by ``scale``.
+
+        ``scale`` has the shape of one sample and is positive. The trace is in its units as well.
+        """
+        part = copy.copy(self)
+        part._scale = scale[None, ...]
         return part
 
     @property
@@ -144,13 +162,27 @@ class Judge:
             answer = self._ask_scores(part)
             rows = self._rows[whose]
             np.add.at(self.ledger.n_queries, rows, 1)
-            bad = ~np.isfinite(to_numpy(answer)).all(axis=1)
-            self.ledger.bad_scores[rows[bad]] = True
+            values = to_numpy(answer)
+            if not np.isfinite(values.sum()):
+                self.ledger.bad_scores[rows[~np.isfinite(values).all(axis=1)]] = True
             if keep:
-                self._keep(part, whose, to_numpy(xp.argmax(answer, axis=1)))
+                # A net answers in float32, and a batch of another size rounds otherwise.
+                rounding = 2e-6 * np.abs(values.max(axis=1)) + 1e-30
+                met = self.lead(values, whose) - rounding >= self._confidence
+                self._keep(part, whose, values.argmax(axis=1), met, confirm=self._confirm)
             parts.append(answer)
         self._record()
-        return xp.concat(parts, axis=0)
+        return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
+
+    def lead(self, scores, of=None):
+        """By how much ``scores``, an ndarray, meet the goal: their margin, an ndarray of shape (n_candidates,)."""
+        of = slice(None) if of is None else of
+        chosen = (self.labels if self.targets is None else self.targets)[of]
+        rows, others = np.arange(len(scores)), scores.copy()
+        own = scores[rows, chosen]
+        others[rows, chosen] = -np.inf
+        lead = others.max(axis=1) - own
+        return lead if self.targets is None else -lead
 
     def _answers(self, candidates, of, keep):
         positions = []
@@ -158,7 +190,7 @@ class Judge:
             answer = np.asarray(self._ask_labels(part))
             np.add.at(self.ledger.n_queries, self._rows[whose], 1)
             if keep:
-                self._keep(part, whose, answer)
+                self._keep(part, whose, answer, self._met(answer, whose))
             positions.append(answer)
         self._record()
         return np.concatenate(positions) if positions else np.empty(0, dtype=np.int64)
@@ -167,14 +199,14 @@ class Judge:
         n_candidates = candidates.shape[0]
         for start in range(0, n_candidates, self._batch_size):
             stop = min(start + self._batch_size, n_candidates)
-            yield candidates[start:stop, ...], of[start:stop]
+            whole = stop - start == n_candidates
+            yield (candidates if whole else candidates[start:stop, ...]), of[start:stop]
 
     def _met(self, positions, of):
         return positions != self.labels[of] if self.targets is None else positions == self.targets[of]
 
-    def _keep(self, candidates, of, positions):
+    def _keep(self, candidates, of, positions, met, confirm=False):
         xp = array_namespace(candidates)
-        met = self._met(positions, of)
         if not met.any():
             return
 
@@ -183,13 +215,21 @@ class Judge:
 
         candidates, of, positions = candidates[where(met)], of[met], positions[met]
         rows = self._rows[of]
-        clean = xp.take(self._x, where(rows), axis=0)
-        distance = to_numpy(norm_of(candidates - clean, self._norm)).astype(np.float64)
+        delta = candidates - xp.take(self._x, where(rows), axis=0)
+        delta = delta if self._scale is None else delta / self._scale
+        distance = to_numpy(norm_of(delta, self._norm)).astype(np.float64)
         kept = self._kept
         # The nearest of the candidates of each sample, by sorting: first those of one sample, then the nearest.
-        order = np.lexsort((distance, rows))
+        # What differs by rounding alone is equal, and the first is taken: in every namespace the same.
+        order = np.lexsort((_rounded(distance), rows))
         first = order[np.r_[True, rows[order][1:] != rows[order][:-1]]]
-        first = first[distance[first] < kept.distance[rows[first]]]
+        first = first[_rounded(distance[first]) < _rounded(kept.distance[rows[first]])]
+        if confirm:
+            first = first[self.left[of[first]] > 0]
+        if confirm and len(first):
+            positions[first] = self._ask_labels(xp.take(candidates, where(first), axis=0))
+            self.ledger.n_queries[rows[first]] += 1
+            first = first[self._met(positions, of)[first]]
         if len(first):
             place = np.zeros(len(kept.distance), dtype=bool)
             place[rows[first]] = True  # `first` is in the order of the rows
@@ -200,6 +240,12 @@ class Judge:
     def _record(self):
         if self._kept.trace is not None:
             self._kept.trace.append((self.ledger.n_queries + self._spent, self._kept.distance.copy()))
+
+
+def _rounded(distance):
+    """Distances to 30 binary digits."""
+    mantissa, exponent = np.frexp(distance)
+    return np.ldexp(np.round(np.ldexp(mantissa, 30)), exponent - 30)
 
 
 class _Kept:

@@ -167,17 +167,21 @@ class Asker:
     ----------
     ask : callable
         ``ask(x, scores=...)`` returns scores (n_samples, n_classes) and the function that pulls a cotangent of that
-        shape back to the shape of ``x``.
+        shape back to the shape of ``x``. A pullback may have an attribute ``n_queries``: how often its last call
+        sent each sample forward.
     n_samples : int
         Size of the batch.
+    announce : callable, default=None
+        ``announce(rows, passes)`` is told before each pass which samples it asks, and how often each was asked before.
 
     Attributes
     ----------
     ledger : Ledger
     """
 
-    def __init__(self, ask, n_samples):
+    def __init__(self, ask, n_samples, announce=None):
         self._ask = ask
+        self._announce = announce
         self.ledger = Ledger(n_samples)
         self._rows = self.ledger._rows
 
@@ -192,18 +196,25 @@ class Asker:
 
         Entries of a gradient that are not finite come back as zero.
         """
-        output, pull = self._ask(x, scores=scores)
         rows = self._rows
+        if self._announce is not None:
+            self._announce(rows, self.ledger.n_queries[rows])
+        output, pull = self._ask(x, scores=scores)
         self.ledger.n_queries[rows] += 1
         xp = array_namespace(output)
         if not bool(xp.isfinite(xp.sum(output))):
             self.ledger.bad_scores[rows] |= to_numpy(any_feature(~xp.isfinite(output)))
 
-        def pullback(cotangent):
-            return self._checked(pull(cotangent))
+        def checked(pull):
+            def pullback(cotangent):
+                grad = self._checked(pull(cotangent))
+                self.ledger.n_queries[rows] += getattr(pull, "n_queries", 0)
+                return grad
 
-        last = getattr(pull, "last", pull)
-        pullback.last = lambda cotangent: self._checked(last(cotangent))
+            return pullback
+
+        pullback = checked(pull)
+        pullback.last = checked(getattr(pull, "last", pull))
         return output, pullback
 
     def _checked(self, grad):

@@ -2,6 +2,7 @@
 
 from skart.attacks._base import BaseAttack
 from skart.attacks._result import AttackResult
+from skart.attacks.decision import BoundaryAttack, HopSkipJump
 from skart.attacks.gradient import (
     BasicIterativeMethod,
     CarliniL2Method,
@@ -22,12 +23,14 @@ __all__ = [
     "AttackResult",
     "BaseAttack",
     "BasicIterativeMethod",
+    "BoundaryAttack",
     "CarliniL2Method",
     "CarliniLInfMethod",
     "DecisionTreeAttack",
     "DeepFool",
     "ElasticNetAttack",
     "FastGradientMethod",
+    "HopSkipJump",
     "NewtonFool",
     "ProjectedGradientDescent",
     "SaliencyMapMethod",

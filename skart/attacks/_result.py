@@ -21,7 +21,8 @@ class AttackResult:
     y_adv : ndarray of shape (n_samples,)
         What the model says of ``X_adv``.
     success : ndarray of bool, shape (n_samples,)
-        Whether ``y_adv`` differs from ``y``; with a target, whether it is equal.
+        Whether ``y_adv`` differs from ``y``; with a target, whether it is equal. For a model that declares itself
+        random (scikit-learn's tag ``non_deterministic``), the share of ten fresh draws for which it is so, in float64.
     distance : ndarray of float64, shape (n_samples,)
         Norm of the perturbation, in the units of ``X``.
     n_queries : ndarray of int, shape (n_samples,)
@@ -43,7 +44,8 @@ class AttackResult:
     trace: tuple | None = None
 
     def __repr__(self):
-        median = f"{np.median(self.distance[self.success]):.4g}" if self.success.any() else "none"
+        mostly = self.success >= 0.5  # of the draws, for a random model
+        median = f"{np.median(self.distance[mostly]):.4g}" if mostly.any() else "none"
         return (
             f"AttackResult({len(self.success)} samples, success {self.success.mean():.1%}, median distance of "
             f"successes {median}, queries {self.n_queries.sum()}, gradients {self.n_gradients.sum()})"

@@ -6,4 +6,10 @@ from skart.estimators._skorch import SkorchClassifier
 from skart.estimators._tensorflow import TensorFlowClassifier
 from skart.estimators._torch import TorchClassifier
 
-__all__ = ["BlackBoxClassifier", "KerasModelClassifier", "SkorchClassifier", "TensorFlowClassifier", "TorchClassifier"]
+__all__ = [
+    "BlackBoxClassifier",
+    "KerasModelClassifier",
+    "SkorchClassifier",
+    "TensorFlowClassifier",
+    "TorchClassifier",
+]

@@ -6,13 +6,15 @@ input. Sums, products and powers treat both alike.
 """
 
 import math
+from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from skart._core._arrays import array_namespace, per_sample
+from skart._core._arrays import array_namespace, device, per_sample
 from skart.exceptions import GradientUnavailableError
-from skart.gradients._registry import rule
+from skart.gradients._registry import Bound, rule
 from skart.gradients._special import special
 
 __all__ = []
@@ -273,62 +275,92 @@ def latent(model, backend):
     return forward
 
 
-def log_odds(latent_forward, *, both):
-    """Forward of the logarithms of the two probabilities, or of the second alone, from the latent function.
+def logistic(mean, variance, *, both):
+    """Logarithms of the two probabilities, or of the second alone, by mean and variance of the latent function.
 
     The mean of the logistic function under a normal distribution is the sum of ``_SHARE * (1 + erf(z)) / 2``, where
     ``z = l * mean / sqrt(1 + 2 * l**2 * variance)``. The shares cancel to four digits: this is done in float64, which
     costs nothing beside the kernel. They add up to one but for 1e-8; taking the probability of the other class from
     its own sum leaves that aside, and makes the logits equal where the latent mean is zero, as ``predict`` has it.
     """
+    xp, dtype = array_namespace(mean), mean.dtype
+    steepness, share = (xp.asarray(values, dtype=xp.float64, device=device(mean)) for values in (_STEEPNESS, _SHARE))
+    mean, variance = xp.astype(mean, xp.float64)[:, None], xp.astype(variance, xp.float64)[:, None]
+    slope = steepness / xp.sqrt(1 + 2 * steepness**2 * variance)
+    z = mean * slope
+    tiny = float(xp.finfo(xp.float64).smallest_normal)
+    signs = (-1.0, 1.0) if both else (1.0,)
+    probability = xp.stack([xp.clip(special("erfc", -sign * z) @ share / 2, tiny, None) for sign in signs], axis=1)
+
+    def pullback(cotangent):
+        density = xp.exp(-z * z) * share / math.sqrt(math.pi)
+        weight = xp.astype(cotangent, xp.float64) / probability
+        weight = weight[:, 1] - weight[:, 0] if both else weight[:, 0]
+        to_mean = weight * xp.sum(density * slope, axis=1)
+        to_variance = -weight * xp.sum(density * z * slope**2, axis=1)
+        return xp.astype(to_mean, dtype), xp.astype(to_variance, dtype)
+
+    return xp.astype(xp.log(probability), dtype), pullback
+
+
+def log_probabilities(latents, link, *, variances=False):
+    """Forward of the logarithms of probabilities from latent functions, one for two classes or one for each class.
+
+    ``link(mean, variance)`` gives the columns of one function, and what pulls their cotangent back to both. With
+    ``variances``, those of the functions are further columns.
+    """
 
     def forward(X):
-        (mean, variance), pull = latent_forward(X)
         xp = array_namespace(X)
-        steepness, share = (xp.asarray(values, dtype=xp.float64, device=X.device) for values in (_STEEPNESS, _SHARE))
-        mean, variance = xp.astype(mean, xp.float64)[:, None], xp.astype(variance, xp.float64)[:, None]
-        slope = steepness / xp.sqrt(1 + 2 * steepness**2 * variance)
-        z = mean * slope
-        tiny = float(xp.finfo(xp.float64).smallest_normal)
-        signs = (-1.0, 1.0) if both else (1.0,)
-        probability = xp.stack([xp.clip(special("erfc", -sign * z) @ share / 2, tiny, None) for sign in signs], axis=1)
+        values, pulls = zip(*(latent_forward(X) for latent_forward in latents))
+        columns, links = zip(*(link(*pair) for pair in values))
+        width, n_logits = columns[0].shape[1], sum(part.shape[1] for part in columns)
+        if variances:
+            columns += tuple(variance[:, None] for _, variance in values)
 
         def pullback(cotangent):
-            density = xp.exp(-z * z) * share / math.sqrt(math.pi)
-            weight = xp.astype(cotangent, xp.float64) / probability
-            weight = weight[:, 1] - weight[:, 0] if both else weight[:, 0]
-            to_mean = weight * xp.sum(density * slope, axis=1)
-            to_variance = -weight * xp.sum(density * z * slope**2, axis=1)
-            return pull(xp.astype(to_mean, X.dtype), xp.astype(to_variance, X.dtype))
+            grad = xp.zeros_like(X)
+            for k, (pull, back) in enumerate(zip(pulls, links)):
+                to_mean, to_variance = back(cotangent[:, k * width : (k + 1) * width])
+                if variances:
+                    to_variance = to_variance + cotangent[:, n_logits + k]
+                # A constraint on one function asks nothing of the others.
+                if len(pulls) == 1 or bool(xp.any((to_mean != 0) | (to_variance != 0))):
+                    grad += pull(to_mean, to_variance)
+            return grad
 
-        return xp.astype(xp.log(probability), X.dtype), pullback
+        return xp.concat(columns, axis=1), pullback
 
     return forward
 
 
-def side_by_side(forwards):
-    """Forward of the columns of several forwards."""
+def in_double(forward):
+    """``forward`` in float64, whatever the dtype of its input; what comes out has that dtype again."""
 
-    def forward(X):
-        outputs, pulls = zip(*(part(X) for part in forwards))
+    def cast(X):
+        xp, dtype = array_namespace(X), X.dtype
+        output, pull = forward(xp.astype(X, xp.float64))
+        return xp.astype(output, dtype), lambda cotangent: xp.astype(pull(xp.astype(cotangent, xp.float64)), dtype)
 
-        def pullback(cotangent):
-            return sum(pull(cotangent[:, k : k + 1]) for k, pull in enumerate(pulls))
-
-        return array_namespace(X).concat(outputs, axis=1), pullback
-
-    return forward
+    return cast
 
 
 @rule("sklearn.gaussian_process.GaussianProcessClassifier")
 def gaussian_process_classifier(model, backend):
-    if model.n_classes_ == 2:
-        return log_odds(latent(model.base_estimator_, backend), both=True)
-    if model.multi_class == "one_vs_one":
+    if model.n_classes_ > 2 and model.multi_class == "one_vs_one":
         raise GradientUnavailableError(
             'GaussianProcessClassifier(multi_class="one_vs_one") has no probabilities and answers labels by votes. Fit '
             'with multi_class="one_vs_rest".'
         )
     # predict_proba divides the probabilities of each class against the rest by their sum.
-    parts = model.base_estimator_.estimators_
-    return side_by_side([log_odds(latent(part, backend), both=False) for part in parts])
+    parts = [model.base_estimator_] if model.n_classes_ == 2 else model.base_estimator_.estimators_
+    link = partial(logistic, both=model.n_classes_ == 2)
+
+    @cache
+    def uncertain():
+        # Small variances are differences of large numbers. They are bound only for who asks for them.
+        precise = replace(backend, dtype=backend.xp.float64)
+        return in_double(log_probabilities([latent(part, precise) for part in parts], link, variances=True))
+
+    forward = log_probabilities([latent(part, backend) for part in parts], link)
+    return Bound(forward, uncertainty=lambda X: uncertain()(X))

@@ -31,6 +31,7 @@ def joined(forward, members, **fields):
         continuous=all(member.continuous for member in members),
         contexts=tuple(context for member in members for context in member.contexts),
         fixed=reduce(united, (member.fixed for member in members)),
+        random=any(member.random for member in members),
         in_process=any(member.in_process for member in members),
         **fields,
     )

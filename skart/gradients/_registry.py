@@ -60,6 +60,9 @@ class Bound:
     decision : callable or None
         The ``forward`` of a classifier's ``decision_function``, for ensembles that follow it, where the logits are
         not its values; a binary margin d is the row (0, d) here too.
+    uncertainty : callable or None
+        The ``forward`` of a classifier's log-probabilities and, in further columns, of the variances of the latent
+        functions that they are computed of: (n_samples, n_classes + n_functions).
     probabilistic : bool
         Whether the softmax of a classifier's logits is its ``predict_proba``, if it has one.
     continuous : bool
@@ -79,6 +82,11 @@ class Bound:
     sources : callable or None
         ``sources(flags)`` tells which features of the input the flagged outputs of a transformer depend on; both may
         be True, for all. ``None`` stands for all.
+    surrogate : bool
+        A classifier's logits stand in for what ``predict`` compares (votes, say), and may differ from it on samples
+        near a border.
+    random : bool
+        The rule draws random numbers by :func:`skart._core._draws.draws_for`, and so those that an oracle hands over.
     in_process : bool
         The model must be asked in this process: batches are not spread over others. What computes with
         torch always is.
@@ -88,6 +96,7 @@ class Bound:
     margins: Callable | None = None
     transform: Callable | None = None
     decision: Callable | None = None
+    uncertainty: Callable | None = None
     probabilistic: bool = True
     continuous: bool = True
     own_input: Callable | None = None
@@ -97,6 +106,8 @@ class Bound:
     contexts: tuple = ()
     fixed: Any = None
     sources: Callable | None = None
+    surrogate: bool = False
+    random: bool = False
     in_process: bool = False
 
 
@@ -281,11 +292,13 @@ def chain(bounds, own_input=None):
         margins=compose(head.margins),
         transform=compose(head.transform),
         decision=compose(head.decision),
+        uncertainty=compose(head.uncertainty),
         continuous=all(bound.continuous for bound in bounds),
         own_input=own_input,
         contexts=tuple(context for bound in bounds for context in bound.contexts),
         fixed=_fixed_by(bounds),
         sources=None if any(bound.sources is None for bound in bounds) else _traced(bounds),
+        random=any(bound.random for bound in bounds),
         in_process=any(bound.in_process for bound in bounds),
     )
 

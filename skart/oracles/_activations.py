@@ -14,6 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted, check_scalar
 
 from skart._core._arrays import to_numpy
+from skart.gradients._keras import model_dtype
 from skart.gradients._mlp import ACTIVATIONS
 from skart.gradients._registry import is_class_at
 from skart.gradients._torch import dtype_and_device, kept_as_found
@@ -62,7 +63,8 @@ def layer_names(estimator):
     ----------
     estimator : estimator
         A net (:class:`~skart.estimators.TorchClassifier`, :class:`~skart.estimators.SkorchClassifier`, a bare skorch
-        net), a :class:`~sklearn.neural_network.MLPClassifier`, or a Pipeline. Of a search counts the best estimator,
+        net, :class:`~skart.estimators.KerasModelClassifier` or another wrapper of a Keras model), a
+        :class:`~sklearn.neural_network.MLPClassifier`, or a Pipeline. Of a search counts the best estimator,
         of a :class:`~sklearn.frozen.FrozenEstimator` what it holds.
 
     Returns
@@ -276,6 +278,46 @@ def skorch_classifier(model):
 def skorch_net(net):
     dtype, device = dtype_and_device(net)
     return torch_layers(net.module_, lambda X: check_samples(X, owner=type(net).__name__), dtype, device)
+
+
+@activations(
+    "skart.estimators.KerasModelClassifier",
+    "scikeras.wrappers.KerasClassifier",
+    "keras.wrappers.SKLearnClassifier",
+)
+def keras_net(model):
+    return keras_layers(getattr(model, "model_", model.model), owner=type(model).__name__)
+
+
+def keras_layers(model, *, owner):
+    """Layers of a Keras model that is a graph of layers (functional or sequential)."""
+    import keras
+
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            f"the layers of the Keras model {model.name!r} in this {owner} cannot be told: it is no graph of layers. "
+            "Give a functional or sequential model that is built."
+        )
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    weighted = [k for k, layer in enumerate(layers) if layer.weights]
+    last = weighted[-1] if weighted else len(layers) - 1  # what follows it only reshapes its output
+    names = [layer.name for layer in layers]
+
+    def read(X, name, training):
+        shape = tuple(model.inputs[0].shape[1:])
+        x = to_numpy(check_samples(X, owner=owner)).astype(model_dtype(model))
+        x = x.reshape((len(x), *shape)) if None not in shape else x
+        part = keras.Model(model.inputs[0] if len(model.inputs) == 1 else model.inputs, model.get_layer(name).output)
+        # Moving averages, and what dropout draws from.
+        state = model.non_trainable_variables
+        kept = [(variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in state]
+        try:
+            return keras.ops.convert_to_numpy(part(x, training=training))
+        finally:
+            for variable, value in kept:
+                variable.assign(value)
+
+    return Layers(names[:last], read, names[last:])
 
 
 def torch_layers(module, prepare, dtype, device):

@@ -9,9 +9,11 @@ import warnings
 
 import numpy as np
 from array_api_compat import is_torch_array
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skart._core._arrays import to_numpy
+from skart._core._draws import Chance, Question, asking
 from skart._core._objectives import log_softmax
 from skart.exceptions import GradientUnavailableError
 from skart.gradients._composition import fixed_features
@@ -96,6 +98,8 @@ class Oracle:
         Samples sent forward through the model, and samples to which a cotangent was pulled back.
     varies : bool
         Whether the model gave two answers to the same question when it was made.
+    random : bool
+        Whether the model, or a part of it, declares itself random (scikit-learn's tag ``non_deterministic``).
 
     Examples
     --------
@@ -122,6 +126,8 @@ class Oracle:
         self.estimator = estimator
         self.n_forward = self.n_pulled = 0
         self.varies = False
+        self.random = is_random(estimator)
+        self._chance = None  # what the model's random steps draw from, if not from their own random states
         self._stack = None
         self._cast = None  # dtype that the estimator's own methods want, where it is not that of the data
         self._container = Container(X) if container is None else container
@@ -155,6 +161,11 @@ class Oracle:
         return "scores" if has_scores else "labels"
 
     @property
+    def knows_uncertainty(self):
+        """Whether ``vjp`` answers ``scores="uncertainty"``."""
+        return self._bound is not None and self._bound.uncertainty is not None
+
+    @property
     def runs_in_process(self):
         """Whether the model must stay in this process (a net), so that batches are not sent to others."""
         return self._backend.is_torch or (self._bound is not None and self._bound.in_process)
@@ -174,6 +185,33 @@ class Oracle:
 
     def _session(self):
         return self if self._stack is None else contextlib.nullcontext()
+
+    def draw_from(self, stream, first=0, *, verdict=False):
+        """Let the model's random steps draw from a stream, other numbers in each pass, and for each sample its own.
+
+        Parameters
+        ----------
+        stream : RandomStream or None
+            With None they draw from their own random states.
+        first : int, default=0
+            Place among all samples of the first one that is asked about from now on.
+        verdict : bool, default=False
+            Draw what the attack itself never draws, for a verdict on its result.
+        """
+        draws = self.random or (self._bound is not None and self._bound.random)
+        self._chance = Chance(stream, first, verdict) if draws and stream is not None else None
+
+    def announce(self, rows, passes):
+        """Say which samples the next pass asks, counted from ``first``, and how often each was asked before."""
+        if self._chance is not None:
+            self._chance.announce(rows, passes)
+
+    def _question(self, n_samples):
+        """What goes with the next question to the parts of the model."""
+        question = Question.present()
+        if self._chance is None and question is not None:
+            return question  # of an oracle around this one
+        return Question(None if self._chance is None else self._chance.draws(n_samples))
 
     def asarray(self, X):
         """``X`` in the oracle's namespace, dtype and on its device; data frames lose their columns."""
@@ -236,8 +274,10 @@ class Oracle:
         Log-probabilities up to a constant for each row where ``predict_proba`` is smooth and ``predict`` follows it,
         decision values otherwise.
         """
-        if self._bound is not None:
-            return self.vjp(X)[0]
+        return self.vjp(X)[0] if self._bound is not None else self.own_scores(X)
+
+    def own_scores(self, X):
+        """Logarithms of the estimator's own probabilities, (n_samples, n_classes); where it has none, its decision."""
         with self._session():
             if hasattr(self.estimator, "predict_proba"):
                 proba = self.proba(X)
@@ -266,15 +306,18 @@ class Oracle:
         ----------
         X : array of shape (n_samples, ...)
             In the oracle's namespace and dtype.
-        scores : {"logits", "margins"}, default="logits"
+        scores : {"logits", "margins", "uncertainty"}, default="logits"
             ``"margins"`` are smooth scores whose largest is the prediction, where the public ones are a staircase
-            (a multi-class SVC's votes); the same as the logits elsewhere.
+            (a multi-class SVC's votes); the same as the logits elsewhere. ``"uncertainty"`` puts beside the logits the
+            variances of the functions that they are computed of, for models that have those (Gaussian processes).
 
         Returns
         -------
         scores : array of shape (n_samples, n_classes)
+            With ``"uncertainty"``, (n_samples, n_classes + n_functions).
         pullback : callable
-            Maps a cotangent of the scores' shape to one of the shape of ``X``; it may be called more than once.
+            Maps a cotangent of the scores' shape to one of the shape of ``X``; it may be called more than once. Its
+            attribute ``n_queries`` says how often the last call sent each sample forward (an estimate from scores).
 
         Raises
         ------
@@ -284,32 +327,28 @@ class Oracle:
         if self._bound is None:
             raise GradientUnavailableError(str(self._no_gradient))
         forward = self._bound.margins if scores == "margins" and self._bound.margins else self._bound.forward
-        with self._session():
-            output, pull = forward(X)
+        if scores == "uncertainty":
+            forward = self._bound.uncertainty
         n_samples = X.shape[0]
+        with self._session(), asking(self._question(n_samples)) as question:
+            output, pull = forward(X)
         self.n_forward += n_samples
 
-        def counted(pull):
-            def pullback(cotangent):
-                self.n_pulled += n_samples
-                return pull(cotangent)
-
-            return pullback
-
-        pullback = counted(pull)
+        pullback = _Counted(self, pull, question, n_samples)
         if hasattr(pull, "last"):
-            pullback.last = counted(pull.last)
+            pullback.last = _Counted(self, pull.last, question, n_samples)
         return output, pullback
 
     def _own(self, method, X):
         """Call the estimator's own method on an array of this oracle."""
         function = getattr(self.estimator, method)
-        try:
-            answer = function(self._own_input(X))
-        except (RuntimeError, TypeError, ValueError):
-            answer = self._own_cast(function, X)
-            if answer is None:
-                raise
+        with asking(self._question(X.shape[0])):
+            try:
+                answer = function(self._own_input(X))
+            except (RuntimeError, TypeError, ValueError):
+                answer = self._own_cast(function, X)
+                if answer is None:
+                    raise
         self.n_forward += X.shape[0]
         if method == "predict_proba" and X.shape[0] == 1 and np.ndim(answer) == 1:
             answer = np.reshape(to_numpy(answer), (1, -1))  # scikeras gives those of a single sample as one flat row
@@ -402,7 +441,8 @@ class Oracle:
             self.varies = not _same(first, self._own_scores(X)[1])
             if self.varies:
                 return
-            worst = np.min([error.max() if self._bound.continuous else np.median(error) for error in errors])
+            exact = self._bound.continuous and not self._bound.surrogate
+            worst = np.min([error.max() if exact else np.median(error) for error in errors])
             if not worst <= tolerance:
                 raise ValueError(
                     f"the gradient rule of {type(self.estimator).__name__} does not compute what the model's own "
@@ -417,6 +457,27 @@ class Oracle:
                 self._n_outputs = self.logits(self.asarray(X[:1])).shape[1]
             return np.arange(self._n_outputs)
         return classes_of(self.estimator)
+
+
+class _Counted:
+    """A pullback that counts what it costs; ``n_queries`` is that of its last call, for each sample.
+
+    No function with an attribute: one that refers to itself would keep what it holds until the garbage is collected.
+    """
+
+    def __init__(self, oracle, pull, question, n_samples):
+        self._oracle, self._pull, self._question, self._n_samples = oracle, pull, question, n_samples
+        self.n_queries = 0
+
+    def __call__(self, cotangent):
+        self._oracle.n_pulled += self._n_samples
+        try:
+            with asking(self._question):
+                return self._pull(cotangent)
+        finally:
+            made = self._question.take()
+            self._oracle.n_forward += made
+            self.n_queries = made // max(self._n_samples, 1)
 
 
 def classes_of(estimator):
@@ -434,6 +495,20 @@ def classes_of(estimator):
     if len(classes) < 2:
         raise ValueError(f"{name} knows one class only, {classes.tolist()[0]!r}; nothing to leave.")
     return classes
+
+
+def is_random(estimator):
+    """Whether an estimator or a part of it carries scikit-learn's tag ``non_deterministic``."""
+    if isinstance(estimator, (list, tuple)):
+        return any(map(is_random, estimator))
+    if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
+        return False
+    with contextlib.suppress(Exception):  # what has no tags, or none before `fit`, declares nothing
+        if get_tags(estimator).non_deterministic:
+            return True
+    with contextlib.suppress(Exception):
+        return any(map(is_random, estimator.get_params(deep=False).values()))
+    return False
 
 
 def find_labels(labels, classes):

@@ -164,6 +164,8 @@ def _check_bound(bound, backend, values, rtol, rng, fail):
     for forward in (bound.forward, bound.margins, bound.transform, bound.decision):
         if forward is None:
             continue
+        if bound.random:
+            forward = _with_equal_draws(forward)
         try:
             _check_contract(forward, values, backend, rng, fail)
             if bound.continuous:
@@ -174,6 +176,17 @@ def _check_bound(bound, backend, values, rtol, rng, fail):
                 f"{type(error).__name__}: {error}. A rule computes with operators and functions of `backend.xp`."
             ) from error
     return to_numpy(bound.forward(backend.asarray(compared))[0])
+
+
+def _with_equal_draws(forward):
+    """``forward`` with the same random numbers at every call, wherever the samples are moved."""
+    from skart._core._draws import Draws, Question, asking
+
+    def drawn(X):
+        with asking(Question(Draws(np.arange(X.shape[0], dtype=np.uint64)))):
+            return forward(X)
+
+    return drawn
 
 
 def _check_contract(forward, values, backend, rng, fail):

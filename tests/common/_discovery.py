@@ -7,13 +7,13 @@ import pkgutil
 from functools import partial
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
 import skart
 from skart.attacks import BaseAttack, FastGradientMethod
-from tests.common._models import net_of_any_size
+from skart.wrappers import RandomAffine
 
 
 class NearInteger:
@@ -55,6 +55,20 @@ class KerasNet:
         return "KerasNet()"
 
 
+def skorch_classifier(cls):
+    from tests.common._models import net_of_any_size
+
+    return cls(net_of_any_size(), n_features_param="module__n_inputs", n_classes_param="module__n_outputs")
+
+
+def torch_classifier(cls):
+    import torch  # which environments of other libraries do without
+
+    # Features of any number, and labels that most checks have; weights are drawn when it is fitted.
+    layer = torch.nn.LazyLinear(6, dtype=torch.float64)
+    return cls(layer, [-1, 0, 1, 2, 3, 4], optimizer=partial(torch.optim.Adam, lr=0.1))
+
+
 # Instances for classes that need arguments, or whose defaults do not suit the checks; each class stands once. An entry
 # takes the class and returns a list. What is not named here is made without arguments.
 INSTANCES = {
@@ -68,21 +82,19 @@ INSTANCES = {
         cls(NearInteger("probabilities"), [-1, 0, 1, 2, 3, 4]),
         cls(NearInteger("labels"), [-1, 0, 1, 2, 3, 4], output="labels", batch_size=7),
     ],
-    "SkorchClassifier": lambda cls: [
-        cls(net_of_any_size(), n_features_param="module__n_inputs", n_classes_param="module__n_outputs")
-    ],
-    "TorchClassifier": lambda cls: [
-        # Features of any number, and labels that most checks have; weights are drawn when it is fitted.
-        cls(
-            torch.nn.LazyLinear(6, dtype=torch.float64),
-            [-1, 0, 1, 2, 3, 4],
-            optimizer=partial(torch.optim.Adam, lr=0.1),
-        )
-    ],
+    "SkorchClassifier": lambda cls: [skorch_classifier(cls)],
+    "TorchClassifier": lambda cls: [torch_classifier(cls)],
     "KerasModelClassifier": lambda cls: [
         cls(KerasNet(), max_epochs=5, batch_size=16) for _ in range(importlib.util.find_spec("keras") is not None)
     ],
+    # As the kernel is: choosing its parameters is tested by itself, and takes long.
     "TensorFlowClassifier": lambda cls: [],  # in an environment of its own, tests/estimators/test_tensorflow.py
+    "RandomAffine": lambda cls: [cls(image_shape=(1, -1))],
+    "ExpectationOverTransformations": lambda cls: [
+        cls(LogisticRegression(), RandomAffine(2, translation=1, scaling=0.01, image_shape=(1, -1)), n_samples=5)
+    ],
+    "QueryEfficientGradientEstimation": lambda cls: [cls(LogisticRegression(), n_samples=20)],
+    "RandomizedSmoothing": lambda cls: [cls(LogisticRegression(), n_samples=20)],
     "FastGradientMethod": lambda cls: [cls(), cls(minimal=True), cls(norm=2, clip_values="fit")],
     "CarliniL2Method": lambda cls: [
         cls(max_iter=4, binary_search_steps=2),
@@ -107,6 +119,11 @@ INSTANCES = {
         cls(DecisionTreeClassifier(max_depth=4, random_state=0)),
         cls(method="path", offset=0.1, clip_values="fit"),
     ],
+    "HopSkipJump": lambda cls: [
+        cls(max_iter=2, init_eval=10),
+        cls(max_iter=2, init_eval=10, norm=np.inf, max_queries=60, clip_values="fit", trace=True),
+    ],
+    "BoundaryAttack": lambda cls: [cls(max_iter=3, sample_size=5)],
     "ElasticNetAttack": lambda cls: [cls(max_iter=4, binary_search_steps=2)],
 }
 
@@ -149,6 +166,11 @@ def public_attacks():
 def learns(cls):
     """Whether ``fit`` learns what ``transform`` applies, so that it must come first."""
     return cls._learn is not BaseAttack._learn
+
+
+def takes_any_model(cls):
+    """Whether an attack takes any family that its access allows; one with a surrogate of its own takes that family."""
+    return cls._surrogate is BaseAttack._surrogate
 
 
 def instances(cls, table=INSTANCES):

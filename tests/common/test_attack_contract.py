@@ -18,16 +18,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import minmax_scale
 
 from skart import register_rule
+from skart.attacks._base import AscentAttack, BlackBoxAttack
 from skart.exceptions import AttackFailureWarning
-from tests.common._discovery import distance, has, learns, make_attack, public_attacks
+from tests.common._discovery import distance, has, learns, make_attack, public_attacks, takes_any_model
 from tests.common._models import as_net, blobs, fitted_mlp, trained_net
 
-# Those that learn in `fit` have tests of their own.
-ATTACKS = [cls for cls in public_attacks() if not learns(cls)]
+# Those that learn in `fit`, and those for one family of models, have tests of their own.
+ATTACKS = [cls for cls in public_attacks() if not learns(cls) and takes_any_model(cls)]
 NORMS = (1, 2, np.inf)
 DUAL = {1: np.inf, 2: 2, np.inf: 1}
 # Attacks that bound a norm, those that take several steps, and those that can be aimed.
 BOUNDED = [cls for cls in ATTACKS if has(cls, "norm", "eps")]
+# Those that go on until the loss is at its highest; others stop as soon as a sample is adversarial.
+ASCENT = [cls for cls in BOUNDED if issubclass(cls, AscentAttack)]
 ITERATIVE = [cls for cls in BOUNDED if has(cls, "max_iter")]
 TARGETED = [cls for cls in ATTACKS if has(cls, "target")]
 SPREAD = [cls for cls in ATTACKS if has(cls, "n_jobs", "batch_size")]
@@ -35,6 +38,19 @@ SPREAD = [cls for cls in ATTACKS if has(cls, "n_jobs", "batch_size")]
 each_attack = pytest.mark.parametrize("cls", ATTACKS)
 each_bounded = pytest.mark.parametrize("cls", BOUNDED)
 each_targeted = pytest.mark.parametrize("cls", TARGETED)
+
+
+@pytest.fixture(autouse=True)
+def _what_the_attack_takes(request):
+    """Skip norms and losses that an attack refuses; what it takes is said by the attack itself."""
+    drawn = getattr(request.node, "callspec", None)
+    cls = drawn and drawn.params.get("cls")
+    wanted = cls and {name: drawn.params[name] for name in ("norm",) if name in drawn.params}
+    if cls and has(cls, *wanted, *drawn.params.get("params", ())):
+        try:
+            make_attack(cls, **wanted, **drawn.params.get("params", {}))._validate_params()
+        except ValueError as refusal:
+            pytest.skip(str(refusal))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +158,7 @@ def gain(clf, X, X_adv, y):
     return sign * (clf.decision_function(X_adv) - clf.decision_function(X))
 
 
-@each_bounded
+@pytest.mark.parametrize("cls", ASCENT)
 @pytest.mark.parametrize("norm", NORMS)
 def test_reaches_the_linear_optimum(cls, norm, linear):
     clf, X, y = linear
@@ -151,7 +167,7 @@ def test_reaches_the_linear_optimum(cls, norm, linear):
     assert_allclose(gain(clf, X, X_adv, y), 0.3 * np.linalg.norm(clf.coef_[0], ord=DUAL[norm]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("cls", [cls for cls in BOUNDED if has(cls, "clip_values", "mask")])
+@pytest.mark.parametrize("cls", [cls for cls in ASCENT if has(cls, "clip_values", "mask")])
 @pytest.mark.parametrize("norm", [1, np.inf])
 def test_reaches_the_linear_optimum_in_box_and_mask(cls, norm, linear):
     clf, X, y = linear
@@ -208,6 +224,8 @@ def test_numpy_and_torch_agree(cls, norm, data, mlp):
     X, y = data
     if not has(cls, "norm") and norm != 2:
         pytest.skip("one norm only")
+    if has(cls, "norm") and not any(norm in option.options for option in cls._parameter_constraints["norm"]):
+        pytest.skip("not a norm of this attack")
     params = {"norm": norm, "eps": 0.3, "max_iter": 8, "clip_values": (0, 1)}
     of_numpy = make_attack(cls, mlp, **params).run(X, y)
     of_torch = make_attack(cls, as_net(mlp), **params).run(X, y)
@@ -407,7 +425,8 @@ def test_targets_are_reached(cls, target, named):
     given = np.roll(clf.classes_, 1)[np.searchsorted(clf.classes_, y)]
     order = clf.classes_[clf.predict_proba(X).argsort(axis=1)]
     predicted = clf.predict(X)
-    result = make_attack(cls, clf, eps=1.5, max_iter=30, target=target).run(X, given if target == "given" else None)
+    steps = 300 if issubclass(cls, BlackBoxAttack) else 30
+    result = make_attack(cls, clf, eps=1.5, max_iter=steps, target=target).run(X, given if target == "given" else None)
     goal = {"least_likely": order[:, 0], "runner_up": order[:, 1], "given": given}
     if target == "random":
         assert np.all(result.y != predicted)

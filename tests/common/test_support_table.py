@@ -98,7 +98,8 @@ def test_row(row):
     if not oracle.runs_in_process:
         continuous = numpy_backend("float64").bind(estimator).continuous
         if row.gradient != "almost everywhere":  # a kink may be a jump, where quantiles tie
-            assert continuous == (row.gradient != "straight-through")
+            assert continuous == (row.gradient not in ("straight-through", "estimated"))
     result = FastGradientMethod(model, eps=0.6).run(data, Y)
     assert result.success.mean() > 0.3
-    assert model.score(result.X_adv, Y) == pytest.approx(1 - result.success.mean())
+    if not oracle.random:  # the success on which is a mean over draws
+        assert model.score(result.X_adv, Y) == pytest.approx(1 - result.success.mean())

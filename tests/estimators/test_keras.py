@@ -322,3 +322,36 @@ def test_backend_without_gradients(iris, monkeypatch):
     oracle = Oracle(clf, iris[0], check=False)
     with pytest.raises(Exception, match="numpy backend.*KERAS_BACKEND"):
         oracle.vjp(iris[0])
+
+
+def test_layers_and_their_activations():
+    """Dense and dropout in closed form; moving averages and the source of dropout's draws are as they were."""
+    from skart.oracles import get_activations, layer_names
+
+    X = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8, activation="relu", name="one"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dropout(0.5, name="drop"),
+            layers.Dense(3, name="out"),
+            layers.Softmax(name="softmax"),
+        ]
+    )
+    clf = KerasModelClassifier(model, [0, 1, 2])
+    before = [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
+    assert layer_names(clf) == ["one", "norm", "drop"]
+    weights, bias = model.get_layer("one").get_weights()
+    expected = np.maximum(X @ weights + bias, 0)
+    assert_allclose(get_activations(clf, X, "one", batch_size=16), expected, atol=1e-5)
+    assert_allclose(get_activations(clf, X, -1), expected / np.sqrt(1.001), rtol=1e-4, atol=1e-5)
+    assert_allclose(get_activations(clf, X, "softmax"), clf.predict_proba(X), atol=1e-5)
+    # After batch normalisation in training nothing is zero but what dropout drops, half of it.
+    dropped = get_activations(clf, X, "drop", training=True)
+    assert 0.35 < (dropped == 0).mean() < 0.65
+    for weight, value in zip(model.weights, before):
+        assert_array_equal(keras.ops.convert_to_numpy(weight), value)
+    with pytest.raises(ValueError, match="has no layer 'nope'"):
+        get_activations(clf, X, "nope")
