@@ -20,7 +20,7 @@ from skart._core._balls import make_ball
 from skart._core._decision import Region, starting_points, to_boundary
 from skart._core._judge import Judge
 from skart.attacks import BoundaryAttack, HopSkipJump
-from skart.attacks.decision._hop_skip_jump import boundary_normal
+from skart.attacks.decision._hop_skip_jump import _jump, boundary_normal
 from skart.estimators import BlackBoxClassifier
 from skart.exceptions import AttackFailureWarning, QueryBudgetExceeded
 from skart.oracles import get_trees
@@ -68,6 +68,14 @@ def test_more_steps_come_nearer(linear, norm):
     few, many = (HopSkipJump(clf, norm=norm, max_iter=max_iter, random_state=0).run(X).distance for max_iter in (1, 8))
     assert np.all(many <= few)  # the first step is the same
     assert np.median(few / many) > 1.05
+
+
+def test_probes_leave_enough_for_the_jump_that_they_are_made_for(linear):
+    clf, X = linear
+    result = HopSkipJump(clf, max_queries=100, trace=True, random_state=0).run(X)
+    queries, distances = result.trace
+    before = distances[np.argmax(queries >= 30, axis=0), np.arange(len(X))]  # on the boundary, with no probe as yet
+    assert np.median(result.distance / before) < 0.9
 
 
 @pytest.mark.parametrize("norm", [2, np.inf])
@@ -504,3 +512,24 @@ def test_points_between_in_the_maximum_norm_and_in_units():
     assert region.n_free == 2
     # The end is 4 units away: half of it leaves 2 units for each feature.
     assert_allclose(region.toward(np.array([[4.0, 10.0, 0.0]]), np.array([0.5])), [[2.0, 10.0, 0.0]])
+
+
+def test_a_jump_is_halved_until_it_ends_in_the_other_class(xp):
+    # Adversarial between 1 and 2; the second sample has no direction, and the third one's leads away.
+    region = region_of(xp, np.zeros((3, 2)), lambda rows: ((rows[:, 0] > 1) & (rows[:, 0] < 2)).astype(int))
+    start = xp.asarray(np.array([[1.01, 0.0]] * 3))
+    direction = xp.asarray(np.array([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]]))
+    x, jumped = _jump(start, direction, region, step=np.array([8.0, 8.0, 8.0]))
+    assert_array_equal(jumped, [True, False, True])
+    assert_allclose(to_numpy(x), [[1.51, 0.0], [1.01, 0.0], [1.01 - 2.0**-7, 0.0]])
+    assert_array_equal(region._judge.ledger.n_queries, [1 + 5, 1, 1 + 11])
+
+
+def test_a_jump_keeps_to_what_is_left():
+    judge = judge_of(np, np.zeros((1, 2)), lambda rows: np.zeros(len(rows), dtype=int), max_queries=5)
+    judge.searching()
+    region = Region(np.zeros((1, 2)), judge, make_ball(np.zeros((1, 2)), norm=2, eps=np.inf), norm=2, batch_size=9)
+    x, jumped = _jump(np.ones((1, 2)), np.ones((1, 2)), region, step=np.ones(1))
+    assert not jumped.any()
+    assert_array_equal(x, 1)
+    assert_array_equal(judge.ledger.n_queries, 5)

@@ -241,10 +241,10 @@ def boundary_normal(x, region, *, radius, n_probes, generator):
         probes = probes - x[:, None, :]  # what clipping has left of them
         sums += xp.matmul(xp.asarray(np.stack([met, asked], axis=1), **where), probes)
     rate = n_met / n_probes
-    # The mean of the labels is taken off; where all are alike that would leave nothing, and the probes' mean is taken.
-    alike = (rate == 0) | (rate == 1)
-    weights = region.column(np.where(alike, rate, 1.0)), region.column(np.where(alike, rate - 1, -rate))
-    normal = region.in_units(weights[0] * sums[:, 0, :] + weights[1] * sums[:, 1, :])
+    # The mean of the labels is taken off. Where all are alike that would leave nothing: then the mean of the probes is
+    # taken, and away from it where none is adversarial.
+    baseline = region.column(np.where(rate == 1, 0.0, np.where(rate == 0, 1.0, rate)))
+    normal = region.in_units(sums[:, 0, :] - baseline * sums[:, 1, :])
     if region.norm == np.inf:
         return sign(normal)
     length = norm_of(normal, 2)[:, None]
