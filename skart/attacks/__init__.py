@@ -10,11 +10,13 @@ from skart.attacks.gradient import (
     DeepFool,
     ElasticNetAttack,
     FastGradientMethod,
+    HighConfidenceLowUncertainty,
     NewtonFool,
     ProjectedGradientDescent,
     SaliencyMapMethod,
     VirtualAdversarialMethod,
 )
+from skart.attacks.score import SquareAttack, ZooAttack
 from skart.attacks.tree import DecisionTreeAttack
 from skart.attacks.universal import AdversarialPatch, SpatialTransformation, UniversalPerturbation
 
@@ -30,11 +32,14 @@ __all__ = [
     "DeepFool",
     "ElasticNetAttack",
     "FastGradientMethod",
+    "HighConfidenceLowUncertainty",
     "HopSkipJump",
     "NewtonFool",
     "ProjectedGradientDescent",
     "SaliencyMapMethod",
     "SpatialTransformation",
+    "SquareAttack",
     "UniversalPerturbation",
     "VirtualAdversarialMethod",
+    "ZooAttack",
 ]

@@ -165,28 +165,7 @@ class TensorFlowClassifier(NetClassifier):
 
     def _logits(self, X):
         """Logits, (n_samples, n_classes), in TensorFlow."""
-        import tensorflow as tf
-
-        outputs = self._call(X)
-        check_n_outputs(tuple(outputs.shape), self.output, self.classes_, owner=type(self).__name__)
-        single = len(outputs.shape) == 1 or outputs.shape[1] == 1
-        ending = _last_operation(outputs)
-        if self.output == "logits" and single and ending.type == "Sigmoid":
-            raise ValueError(
-                "TensorFlowClassifier: output='logits' says that the model gives a logit; it ends in a sigmoid, and "
-                "gives probabilities. Say output='proba'."
-            )
-        if self.output == "proba":
-            if ending.type == ("Sigmoid" if single else "Softmax"):
-                outputs = ending.inputs[0]
-            else:
-                tiny = outputs.dtype.as_numpy_dtype(np.finfo(outputs.dtype.as_numpy_dtype).tiny)
-                d = tf.math.log(tf.maximum(outputs, tiny))
-                outputs = d - tf.math.log(tf.maximum(1 - outputs, tiny)) if single else d
-        if single:
-            d = tf.reshape(outputs, [-1])
-            outputs = tf.stack([tf.zeros_like(d), d], axis=1)
-        return outputs
+        return as_logits(self._call(X), self.output, self.classes_, owner=type(self).__name__)
 
     def _left_as_found(self):
         """Context that puts back what the model changes of its state."""
@@ -221,6 +200,34 @@ def tensorflow_classifier(estimator, backend):
         return backend.asarray(logits), pullback
 
     return Bound(forward, own_input=lambda X: X, contexts=(estimator._left_as_found,), in_process=True)
+
+
+def as_logits(outputs, kind, classes, *, owner):
+    """Logits, (n_samples, n_classes), of a tensor of outputs of this kind, in its graph.
+
+    Of probabilities that a softmax or sigmoid gives, what goes into that.
+    """
+    import tensorflow as tf
+
+    check_n_outputs(tuple(outputs.shape), kind, classes, owner=owner)
+    single = len(outputs.shape) == 1 or outputs.shape[1] == 1
+    ending = _last_operation(outputs)
+    if kind == "logits" and single and ending.type == "Sigmoid":
+        raise ValueError(
+            f"{owner}: output='logits' says that the model gives a logit; it ends in a sigmoid, and gives "
+            "probabilities. Say output='proba'."
+        )
+    if kind == "proba":
+        if ending.type == ("Sigmoid" if single else "Softmax"):
+            outputs = ending.inputs[0]
+        else:
+            tiny = outputs.dtype.as_numpy_dtype(np.finfo(outputs.dtype.as_numpy_dtype).tiny)
+            d = tf.math.log(tf.maximum(outputs, tiny))
+            outputs = d - tf.math.log(tf.maximum(1 - outputs, tiny)) if single else d
+    if single:
+        d = tf.reshape(outputs, [-1])
+        outputs = tf.stack([tf.zeros_like(d), d], axis=1)
+    return outputs
 
 
 def _takes_training(model):

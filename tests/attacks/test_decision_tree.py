@@ -456,7 +456,7 @@ def test_a_tree_of_one_leaf():
         (lambda: RandomForestClassifier(5), ValueError, r"has 5 trees\. DecisionTreeAttack attacks a single"),
         (lambda: GradientBoostingClassifier(n_estimators=2), ValueError, r"has 6 trees \(3 classes have one each\)"),
         (lambda: xgb(), ValueError, r"has 3 trees \(3 classes have one each\).*HopSkipJump"),
-        (lambda: LogisticRegression(max_iter=500), TypeError, r"got LogisticRegression.*HopSkipJump"),
+        (lambda: LogisticRegression(max_iter=500), TypeError, r"got LogisticRegression.*ZooAttack.*HopSkipJump"),
         (
             lambda: make_pipeline(StandardScaler(), DecisionTreeClassifier()),
             TypeError,

@@ -88,6 +88,7 @@ INSTANCES = {
         cls(KerasNet(), max_epochs=5, batch_size=16) for _ in range(importlib.util.find_spec("keras") is not None)
     ],
     # As the kernel is: choosing its parameters is tested by itself, and takes long.
+    "GPyClassifier": lambda cls: [cls(optimize=False) for _ in range(importlib.util.find_spec("GPy") is not None)],
     "TensorFlowClassifier": lambda cls: [],  # in an environment of its own, tests/estimators/test_tensorflow.py
     "RandomAffine": lambda cls: [cls(image_shape=(1, -1))],
     "ExpectationOverTransformations": lambda cls: [
@@ -95,6 +96,8 @@ INSTANCES = {
     ],
     "QueryEfficientGradientEstimation": lambda cls: [cls(LogisticRegression(), n_samples=20)],
     "RandomizedSmoothing": lambda cls: [cls(LogisticRegression(), n_samples=20)],
+    "TensorFlowV1Classifier": lambda cls: [],  # there, too
+    "MXNetClassifier": lambda cls: [],  # likewise, tests/estimators/test_mxnet.py
     "FastGradientMethod": lambda cls: [cls(), cls(minimal=True), cls(norm=2, clip_values="fit")],
     "CarliniL2Method": lambda cls: [
         cls(max_iter=4, binary_search_steps=2),
@@ -124,6 +127,11 @@ INSTANCES = {
         cls(max_iter=2, init_eval=10, norm=np.inf, max_queries=60, clip_values="fit", trace=True),
     ],
     "BoundaryAttack": lambda cls: [cls(max_iter=3, sample_size=5)],
+    "SquareAttack": lambda cls: [cls(max_iter=5), cls(norm=2, image_shape=(1, -1), clip_values="fit", max_iter=5)],
+    "ZooAttack": lambda cls: [
+        cls(max_iter=3, binary_search_steps=2, n_coordinates=2),
+        cls(max_iter=3, binary_search_steps=2, optimizer="newton", clip_values="fit"),
+    ],
     "ElasticNetAttack": lambda cls: [cls(max_iter=4, binary_search_steps=2)],
 }
 

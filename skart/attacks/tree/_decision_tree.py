@@ -203,8 +203,8 @@ class _Tree(NamedTuple):
 def _single_tree(estimator):
     """The one tree of an estimator."""
     others = (
-        "DecisionTreeAttack attacks a single decision tree; others can be attacked by their gradients or their "
-        "labels (HopSkipJump, BoundaryAttack)."
+        "DecisionTreeAttack attacks a single decision tree; models of any other kind can be attacked by their scores "
+        "(ZooAttack, SquareAttack) or their labels (HopSkipJump, BoundaryAttack)."
     )
     try:
         trees = get_trees(estimator)
