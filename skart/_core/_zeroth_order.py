@@ -80,7 +80,8 @@ class Scene:
 
     def probes(self, grid, x, index, below, above):
         """What the lead lacks ``below`` and ``above`` in each of the coordinates ``index``: (n, n_chosen, 2)."""
-        xp, n_samples, n_chosen = array_namespace(x), *index.shape
+        xp = array_namespace(x)
+        n_samples, n_chosen = index.shape
         n_each = max(self._batch_size // (2 * n_samples), 1)
         missing = []
         for start in range(0, n_chosen, n_each):
