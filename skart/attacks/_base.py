@@ -592,7 +592,8 @@ class BlackBoxAttack(BaseAttack):
     _parameter_constraints: dict = {
         **BaseAttack._parameter_constraints,
         "norm": [Options(Real, set(NORMS))],
-        "max_queries": [Interval(Integral, 2, None, closed="left"), None],
+        # The model's label, its scores, the comparison of the two, and the verdict at the end take half of ten.
+        "max_queries": [Interval(Integral, 10, None, closed="left"), None],
         "trace": ["boolean"],
     }
 

@@ -109,7 +109,9 @@ def test_restarts_find_what_a_run_has_missed():
 def test_queries_are_counted_and_bounded(linear, norm):
     clf, X = linear
     model, calls = counting(clf)
-    result = SquareAttack(model, norm=norm, eps=np.median(exact(clf, X, norm)) * 1.5, max_queries=25, random_state=0).run(X)
+    result = SquareAttack(
+        model, norm=norm, eps=np.median(exact(clf, X, norm)) * 1.5, max_queries=25, random_state=0
+    ).run(X)
     assert result.n_queries.max() <= 25
     assert result.n_queries.min() < 25  # those that are broken leave
     assert 0 < result.success.mean() < 1

@@ -23,8 +23,6 @@ class DecisionAttack(BlackBoxAttack):
         "scale": ["array-like", None],
         "init": ["array-like", None],
         "init_size": [Interval(Integral, 1, None, closed="left")],
-        # The checks of the model, the labels and the verdict take up to half of it.
-        "max_queries": [Interval(Integral, 10, None, closed="left"), None],
     }
 
     def _region(self, x, judge, ball):
