@@ -156,16 +156,21 @@ class Moves:
         last = np.sort(keys, axis=1)[np.arange(len(keys)), np.maximum(size, 1) - 1]
         return (keys <= last[:, None]) & (size > 0)[:, None] & (keys < 2.0)
 
-    def _window(self, share, generator, shortest=1):
-        """A rectangle in each image, as square as the image allows: its first rows and columns, height and width."""
+    def _window(self, share, generator, *, odd=False):
+        """A rectangle in each image, as square as the image allows: its first rows and columns, height and width.
+
+        An ``odd`` one is at least three pixels wide and has a pixel in its middle, where the image has room for it.
+        """
         layout = self._layout
-        area = share * layout.height * layout.width
-        height = int(np.clip(round(np.sqrt(area)), shortest, None))
-        height = min(height, layout.height)
-        width = int(np.clip(round(area / height), shortest, None)) if height == layout.height else height
-        width = min(width, layout.width)
-        if width == layout.width:
-            height = int(np.clip(round(area / width), min(height, layout.height), layout.height))
+        side = np.sqrt(share * layout.height * layout.width)
+        # What one side of a long image has no room for, the other takes.
+        shortest = min(side, layout.height, layout.width)
+        longest = side * side / max(shortest, 1.0)
+        height, width = (shortest, longest) if layout.height <= layout.width else (longest, shortest)
+        height, width = (
+            max(round(length), 3) // 2 * 2 + 1 if odd else max(round(length), 1) for length in (height, width)
+        )
+        height, width = min(height, layout.height), min(width, layout.width)
         n_samples = self.ball.centre.shape[0]
         top = generator.integers(0, layout.height - height + 1, size=n_samples)
         left = generator.integers(0, layout.width - width + 1, size=n_samples)
@@ -268,8 +273,8 @@ class _Rotations(Moves):
     def _moved(self, delta, share, generator):
         """Move the length that a square has into another one, where a hump and a dip are added."""
         xp, layout = array_namespace(delta), self._layout
-        *first, height, width = self._window(share, generator, shortest=3)
-        second = self._window(share, generator, shortest=3)
+        *first, height, width = self._window(share, generator, odd=True)
+        second = self._window(share, generator, odd=True)
         pattern = self._pattern(*first, height, width, generator)
         into, out_of = (_where(self._inside(*place), delta) for place in ((*first, height, width), second))
         planes = layout.planes(delta)
@@ -324,14 +329,11 @@ def humps(height, width, transposed=False):
 
 
 def hump(height, width):
-    """A pyramid of rectangles, steeper the nearer to its top: its k-th one from outside adds ``(n + 1 - k)**-2``."""
-    n = height // 2
-    rows, columns = np.abs(np.arange(height) - n), np.abs(np.arange(width) - width // 2)
-    # Rectangles that hold a pixel: those at least as far out as it is, in units of the half sides.
-    out = np.maximum(rows[:, None] / max(n, 1), columns[None, :] / max(width // 2, 1)) * n
-    depth = n - np.ceil(out).astype(int)
-    heights = np.cumsum(1.0 / (n + 1 - np.arange(n + 1)) ** 2)
-    return heights[np.clip(depth, 0, n)]
+    """A pyramid of squares, steeper the nearer to its top: the k-th square around the middle adds ``k**-2``."""
+    rows, columns = np.abs(np.arange(height) - height // 2), np.abs(np.arange(width) - width // 2)
+    out = np.maximum(rows[:, None], columns[None, :])
+    steps = 1.0 / np.arange(1, max(height, width) // 2 + 2) ** 2
+    return np.cumsum(steps[::-1])[::-1][out]
 
 
 def _positive(values):
