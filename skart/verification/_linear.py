@@ -159,7 +159,6 @@ def _least(x, scores, labels, weights, norm, box, free):
         # Where the box holds too little, the step ends short of the boundary.
         length[np.sum(step * grad, axis=1) < (1 - 1e-9) * lead] = np.inf
         length[(lead <= 0) & (rival != labels)] = 0.0  # a tie
-        length[rival == labels] = np.inf
         least = np.minimum(least, length)
     return least
 
