@@ -18,16 +18,17 @@ _N_RANDOM = 4
 
 
 def descend_to_boundary(grid, x, ahead, behind, *, norm, demand, max_iter, lower=None, upper=None):
-    """Cells near each sample's own in which one class leads another by ``demand``.
+    """Cells near each sample's own in which one class leads others by ``demand``.
 
     Parameters
     ----------
     grid : TreeGrid
     x : ndarray of shape (n_samples, n_features)
-    ahead, behind : ndarrays of int, shape (n_samples,)
-        The class that is to lead, and the one that it is to leave behind.
+    ahead : ndarray of int, shape (n_samples,)
+        The class that is to lead.
+    behind, demand : ndarrays of shape (n_samples, n_behind)
+        Those that it is to leave behind, and by how much.
     norm : {1, 2, np.inf}
-    demand : float
     max_iter : int
         Moves in each of the search's stages.
     lower, upper : ndarrays of the shape of ``x``, or None
@@ -41,11 +42,11 @@ def descend_to_boundary(grid, x, ahead, behind, *, norm, demand, max_iter, lower
         As in :meth:`TreeGrid.costs`, of all features together; infinite where no such cells were found.
     """
     cells, cost = np.empty((len(x), len(grid.features)), dtype=np.intp), np.empty(len(x))
-    size = max(1, _ENTRIES // max(1, len(grid.low), len(grid.first), grid.n_boxes))
+    size = max(1, _ENTRIES // max(1, len(grid.low) * behind.shape[1], len(grid.first), grid.n_boxes))
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
         bounds = (None, None) if lower is None else (lower[rows], upper[rows])
-        search = _Search(grid, x[rows], ahead[rows], behind[rows], norm, demand, bounds)
+        search = _Search(grid, x[rows], ahead[rows], behind[rows], norm, demand[rows], bounds)
         cells[rows], cost[rows] = search.run(max_iter)
     return cells, cost
 
@@ -63,7 +64,8 @@ class _Search:
         n = len(self.own)
         best, cost = self.own.copy(), np.full(n, np.inf)
         starts = [(way, self.own) for way in _STARTS]
-        starts += [("gain", self.somewhere(seed)) for seed in range(_N_RANDOM)]
+        far = np.full(n, np.inf)
+        starts += [("gain", self.somewhere(seed, np.arange(n), far)) for seed in range(_N_RANDOM)]
         for k, (way, start) in enumerate(starts):
             # From elsewhere only where no single move gains anything, and no other way has led to a lead.
             rows = np.arange(n) if k < len(_STARTS) else np.flatnonzero(np.isinf(cost))
@@ -76,10 +78,10 @@ class _Search:
             best[rows], cost[rows] = cells[better], total[better]
         return best, cost
 
-    def somewhere(self, seed):
-        """Cells anywhere in the box: the same share of the way through each sample's cells, drawn once for all."""
+    def somewhere(self, seed, rows, limit):
+        """Cells anywhere below the limit: the same share of the way through each sample's, drawn once for all."""
         index = np.arange(self.costs.shape[1])
-        reach = np.isfinite(self.costs)
+        reach = (self.costs[rows] < limit[:, None]) | (index == self.own[rows][:, self.grid.column])
         low = np.minimum.reduceat(np.where(reach, index, index[-1]), self.grid.starts[:-1], axis=1)
         high = np.maximum.reduceat(np.where(reach, index, 0), self.grid.starts[:-1], axis=1)
         share = np.random.default_rng(seed).random(low.shape[1])
@@ -91,8 +93,10 @@ class _Search:
         return part.max(axis=1, initial=0.0) if self.norm == np.inf else part.sum(axis=1)
 
     def after(self, rows, cells):
-        """Leads, and totals of the costs, after each move of one feature: (n_rows, n_cells) each."""
+        """Leads beyond those demanded, and totals of the costs, after each move of one feature: (n_rows, n_cells)."""
         leads, lead = leads_after_moves(self.grid, cells, self.ahead[rows], self.behind[rows])
+        leads = (leads - self.demand[rows][:, :, None]).min(axis=1)
+        lead = (lead - self.demand[rows]).min(axis=1)
         part = self.costs[rows[:, None], cells]  # (n_rows, n_used)
         column = self.grid.column
         if self.norm == np.inf:
@@ -113,7 +117,7 @@ class _Search:
             if not len(rows):
                 break
             leads, totals, lead = self.after(rows, cells)
-            there = lead >= self.demand
+            there = lead >= 0
             if there.any():
                 done_rows.append(rows[there])
                 done_cells.append(cells[there])
@@ -123,7 +127,7 @@ class _Search:
                 if not len(rows):
                     break
             now = self.total(rows, cells)
-            gain = np.minimum(leads, self.demand) - lead[:, None]
+            gain = np.minimum(leads, 0.0) - lead[:, None]
             allowed = (totals < limit[:, None]) & (gain > 1e-12)
             if way == "rate":
                 added = np.maximum(totals - now[:, None], 0.0)
@@ -167,7 +171,7 @@ class _Search:
             if self.norm == np.inf:
                 # Only one of the farthest features makes the total less: what each saves by itself counts.
                 saved = self.costs[part_rows[:, None], part][:, self.grid.column] - self.costs[part_rows]
-            value = np.where((leads >= self.demand) & (saved > 0), saved, 0.0)
+            value = np.where((leads >= 0) & (saved > 0), saved, 0.0)
             move = value.argmax(axis=1)
             can = np.take_along_axis(value, move[:, None], axis=1)[:, 0] > 0
             active, move = active[can], move[can]
@@ -181,7 +185,9 @@ class _Search:
         if self.norm == np.inf:
             # All features that are at the present distance come back at once.
             back = np.where(part >= total[:, None], self.own[rows], cells)
-            starts = [(np.arange(len(rows)), back), (np.arange(len(rows)), self.own[rows])]
+            everyone = np.arange(len(rows))
+            starts = [(everyone, back), (everyone, self.own[rows])]
+            starts += [(everyone, self.somewhere(seed, rows, total)) for seed in range(_N_RANDOM)]
         else:
             # One feature comes back, each in turn: the one that costs the most first.
             starts = []
@@ -196,6 +202,11 @@ class _Search:
                 starts.append((moved, back))
         best = total.copy()
         for at, back in starts:
+            if self.norm == np.inf:  # one way to less will do
+                open_ = best[at] == total[at]
+                at, back = at[open_], back[open_]
+                if not len(at):
+                    break
             at_rows = rows[at]
             for way in _STARTS:
                 index = np.full(len(self.own), -1)
@@ -211,26 +222,48 @@ class _Search:
 
 
 def leads_after_moves(grid, cells, ahead, behind):
-    """Leads after each move of one feature, (n_samples, n_cells), and before any, (n_samples,)."""
-    rows = np.arange(len(cells))
+    """The least lead of one class over others after each move of one feature, and before any.
+
+    Parameters
+    ----------
+    grid : TreeGrid
+    cells : ndarray of int, shape (n_samples, n_used)
+    ahead : ndarray of int, shape (n_samples,)
+    behind : ndarray of int, shape (n_samples, n_behind)
+
+    Returns
+    -------
+    leads : ndarray of shape (n_samples, n_behind, n_cells)
+    lead : ndarray of shape (n_samples, n_behind)
+    """
+    n_samples, n_cells = len(cells), len(grid.low)
+    width = n_cells + 1
     broken, counts = grid.violated(cells)
-    worth = grid.values[:, 1] - grid.values[:, 0] if grid.n_classes == 2 else None
-    sign = (ahead - behind).astype(np.float64) if grid.n_classes == 2 else None
-    inside = np.nonzero(counts == 0)[1].reshape(len(cells), -1)  # one box of each tree, in the order of trees
+    inside = np.nonzero(counts == 0)[1].reshape(n_samples, -1)  # one box of each tree, in the order of trees
     some = grid.first <= grid.last  # else the box is for missing values
     row, bound = np.nonzero(broken & some & (counts == 1)[:, grid.bound_box])
-    box, home = grid.bound_box[bound], inside[row, grid.tree[grid.bound_box[bound]]]
-    if grid.n_classes == 2:
-        lead = sign * (grid.bias[1] - grid.bias[0] + worth[inside].sum(axis=1))
-        gain = sign[row] * (worth[box] - worth[home])
-    else:
-        values = grid.values
-        lead = grid.bias[ahead] - grid.bias[behind]
-        lead = lead + (values[inside, ahead[:, None]] - values[inside, behind[:, None]]).sum(axis=1)
-        gain = values[box, ahead[row]] - values[home, ahead[row]] - values[box, behind[row]] + values[home, behind[row]]
-    n_cells = len(grid.low)
-    width = n_cells + 1
-    # Features lie side by side, and what begins in one ends there.
-    steps = np.bincount(row * width + grid.first[bound], gain, len(rows) * width)
-    steps -= np.bincount(row * width + grid.last[bound] + 1, gain, len(rows) * width)
-    return lead[:, None] + np.cumsum(steps.reshape(len(rows), width), axis=1)[:, :n_cells], lead
+    box = grid.bound_box[bound]
+    home = inside[row, grid.tree[box]]
+    begins, ends = row * width + grid.first[bound], row * width + grid.last[bound] + 1
+
+    def scores(classes):
+        """What the leaves add to the score of a class, and what those across a threshold add in their stead."""
+        if grid.n_classes == 2:  # the first of which has no score
+            worth = grid.values[:, 1] - grid.values[:, 0]
+            sign = np.where(classes == 1, 0.5, -0.5)
+            total = sign * (grid.bias[1] - grid.bias[0] + worth[inside].sum(axis=1))
+            return total, sign[row] * (worth[box] - worth[home])
+        own = classes[row]
+        total = grid.bias[classes] + grid.values[inside, classes[:, None]].sum(axis=1)
+        return total, grid.values[box, own] - grid.values[home, own]
+
+    leads, lead = np.empty((n_samples, behind.shape[1], n_cells)), np.empty(behind.shape)
+    first = scores(ahead)
+    for k in range(behind.shape[1]):
+        second = scores(behind[:, k])
+        gain = first[1] - second[1]
+        # Features lie side by side, and what begins in one ends there.
+        steps = np.bincount(begins, gain, n_samples * width) - np.bincount(ends, gain, n_samples * width)
+        lead[:, k] = first[0] - second[0]
+        leads[:, k] = lead[:, k, None] + np.cumsum(steps.reshape(n_samples, width), axis=1)[:, :n_cells]
+    return leads, lead

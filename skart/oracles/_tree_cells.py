@@ -7,7 +7,7 @@ import numpy as np
 from skart._core._leaves import widened
 from skart._core._tree_grid import TreeGrid
 
-__all__ = ["grid_of", "rounding_of"]
+__all__ = ["grid_of", "hopeful_demand", "rounding_of"]
 
 
 def grid_of(trees, dtype):
@@ -28,7 +28,7 @@ def grid_of(trees, dtype):
 
 
 def rounding_of(trees):
-    """How far the library's own sums may be from those in float64, and what is usual; leads within it may be ties."""
+    """Leads that the library's own sums may turn, at most and usually; leads of less may be ties."""
     largest = np.maximum.reduceat(np.abs(trees.values).max(axis=1), trees.leaf_offsets[:-1])
     size = 1 + largest.sum() + np.abs(trees.bias).max()
     if trees.outputs == "probabilities":
@@ -38,3 +38,11 @@ def rounding_of(trees):
         return slack, slack
     unit = 2.0**-24 if trees.comparison == "<" else 2.0**-53  # XGBoost adds up in float32
     return max(1e-9, trees.n_trees * unit * size), max(1e-9, 4 * unit * size)
+
+
+def hopeful_demand(trees, ahead, behind):
+    """The least lead for which the model most likely says ``ahead``; of tied probabilities the first class wins."""
+    usual = rounding_of(trees)[1]
+    if trees.outputs == "probabilities":
+        return np.where(ahead > behind, usual, -usual)
+    return np.full(np.broadcast_shapes(np.shape(ahead), np.shape(behind)), usual)

@@ -12,7 +12,7 @@ from skart._core._arrays import to_numpy
 from skart._core._balls import NORMS, make_ball, norm_of
 from skart._core._tree_moves import descend_to_boundary
 from skart.oracles._oracle import find_labels
-from skart.oracles._tree_cells import grid_of, rounding_of
+from skart.oracles._tree_cells import grid_of, hopeful_demand, rounding_of
 from skart.oracles._tree_readers._assemble import quietly
 from skart.oracles._trees import get_trees
 from skart.utils._containers import Container
@@ -175,7 +175,7 @@ class _Problem:
 
     def __init__(self, estimator, trees, norm, time_limit):
         self.estimator, self.classes, self.norm, self.time_limit = estimator, trees.classes_, norm, time_limit
-        self.grid = grid_of(trees, trees.dtype)
+        self.trees, self.grid = trees, grid_of(trees, trees.dtype)
         self.rounding, self.usual = rounding_of(trees)
         self.first_wins = trees.outputs == "probabilities"
 
@@ -200,9 +200,9 @@ class _Problem:
                 self.grid,
                 x,
                 rival,
-                labels,
+                labels[:, None],
                 norm=self.norm,
-                demand=self.usual,
+                demand=hopeful_demand(self.trees, rival, labels)[:, None],
                 max_iter=max_iter,
                 lower=bounds[0],
                 upper=bounds[1],
