@@ -18,6 +18,7 @@ _PACKAGES = (
     "metrics",
     "oracles",
     "utils",
+    "verification",
     "wrappers",
 )
 _NAMES = {

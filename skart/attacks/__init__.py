@@ -17,7 +17,7 @@ from skart.attacks.gradient import (
     VirtualAdversarialMethod,
 )
 from skart.attacks.score import SquareAttack, ZooAttack
-from skart.attacks.tree import DecisionTreeAttack
+from skart.attacks.tree import DecisionTreeAttack, TreeEnsembleAttack
 from skart.attacks.universal import AdversarialPatch, SpatialTransformation, UniversalPerturbation
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "SaliencyMapMethod",
     "SpatialTransformation",
     "SquareAttack",
+    "TreeEnsembleAttack",
     "UniversalPerturbation",
     "VirtualAdversarialMethod",
     "ZooAttack",

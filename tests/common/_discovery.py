@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
@@ -121,6 +122,10 @@ INSTANCES = {
     "DecisionTreeAttack": lambda cls: [
         cls(DecisionTreeClassifier(max_depth=4, random_state=0)),
         cls(method="path", offset=0.1, clip_values="fit"),
+    ],
+    "TreeEnsembleAttack": lambda cls: [
+        cls(RandomForestClassifier(3, max_depth=3, random_state=0), max_iter=5),
+        cls(norm=2, max_iter=5, clip_values="fit"),
     ],
     "HopSkipJump": lambda cls: [
         cls(max_iter=2, init_eval=10),

@@ -1,5 +1,6 @@
-"""Attacks on decision trees, which read the tree itself."""
+"""Attacks on decision trees and their ensembles, which read the trees themselves."""
 
 from skart.attacks.tree._decision_tree import DecisionTreeAttack
+from skart.attacks.tree._tree_ensemble import TreeEnsembleAttack
 
-__all__ = ["DecisionTreeAttack"]
+__all__ = ["DecisionTreeAttack", "TreeEnsembleAttack"]
