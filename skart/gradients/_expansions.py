@@ -5,7 +5,7 @@ from numbers import Integral
 
 import numpy as np
 
-from skart._core._arrays import array_namespace
+from skart._core._arrays import array_namespace, device
 from skart.exceptions import GradientUnavailableError
 from skart.gradients._registry import rule
 
@@ -83,7 +83,7 @@ def b_splines(knots, degree):
     xp = array_namespace(knots)
     n_knots = knots.shape[1]
     inner = knots[:, degree + 1 : n_knots - degree - 1]
-    intervals = xp.arange(n_knots - 1, device=knots.device) - degree
+    intervals = xp.arange(n_knots - 1, device=device(knots)) - degree
     # Knots that coincide leave splines of width zero, which count for nothing.
     inverse_widths = []
     for order in range(1, degree + 1):

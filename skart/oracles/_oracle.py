@@ -515,10 +515,15 @@ def find_labels(labels, classes):
     """Positions of ``labels`` in ``classes``, and which labels were found."""
     labels = np.asarray(labels)
     order = np.argsort(classes)
+    nowhere = np.zeros(labels.shape, dtype=np.int64), np.zeros(labels.shape, dtype=bool)
+    # Strings are no numbers. Some versions of NumPy raise where both are sorted together, others make strings of all.
+    kinds = {labels.dtype.kind, classes.dtype.kind}
+    if kinds & set("SUT") and kinds & set("biufc"):
+        return nowhere
     try:
         found = np.searchsorted(classes, labels, sorter=order)
-    except TypeError:  # strings sought among numbers
-        return np.zeros(labels.shape, dtype=np.int64), np.zeros(labels.shape, dtype=bool)
+    except TypeError:  # in arrays of objects
+        return nowhere
     position = order[np.minimum(found, len(classes) - 1)]
     return position, np.asarray(classes[position] == labels, dtype=bool)
 
