@@ -172,7 +172,9 @@ def _step(state):
         ridge = 1e-10 * xp.sum(xp.sum(curvature * eye, axis=2), axis=1) + 1e-300
         system = curvature * both + eye * (1 - movable + ridge[:, None])[:, :, None]
         step = xp.linalg.solve(system, (movable * lack)[:, :, None])[:, :, 0]
-        multipliers = xp.minimum(xp.clip(multipliers + step, 0.0, None), weights)
+        before, multipliers = multipliers, xp.minimum(xp.clip(multipliers + step, 0.0, None), weights)
+        if bool(xp.all(xp.abs(multipliers - before) <= 1e-12 * multipliers)):
+            break
     lack = missing(best)
     predicted = _merit(state, state.x, state.excess) - _merit(state, best, lack)
     used_up = xp.where(lack > 1e-9 * xp.clip(xp.abs(state.excess), 1e-6, None), lack, xp.zeros_like(lack))

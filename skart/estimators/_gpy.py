@@ -38,10 +38,10 @@ class GPyClassifier(ClassifierMixin, BaseEstimator):
         ``GPy.kern.Matern32``, or ``functools.partial(GPy.kern.RBF, ARD=True)``. ``None`` means ``GPy.kern.RBF``.
     likelihood : GPy likelihood, default=None
         A ``GPy.likelihoods.Bernoulli`` with the link ``Probit`` or ``Heaviside``, for which GPy has probabilities in
-        closed form. ``None`` means the probit link.
+        closed form. ``None`` means the probit link. The step function needs expectation propagation.
     inference_method : GPy inference method, default=None
-        An object of ``GPy.inference.latent_function_inference``, such as ``Laplace()``. ``None`` means expectation
-        propagation.
+        An ``EP()`` or ``Laplace()`` of ``GPy.inference.latent_function_inference``. ``None`` means ``EP()``,
+        expectation propagation.
     optimize : bool, default=True
         Whether to choose the kernel's parameters by the marginal likelihood. Without, they stay as they are.
     max_iter : int, default=100
@@ -142,6 +142,7 @@ class GPyClassifier(ClassifierMixin, BaseEstimator):
                 f"GPyClassifier needs samples of two classes or more; y holds one class, {y.tolist()[0]!r}."
             )
         self._check_likelihood(GPy)
+        self._check_inference(GPy)
         positives = [1] if n_classes == 2 else range(n_classes)
         with _numpy_seeded(self.random_state):
             learnt.models_ = [self._fit_model(GPy, X, position == k) for k in positives]
@@ -206,15 +207,23 @@ class GPyClassifier(ClassifierMixin, BaseEstimator):
         return log_ndtr(np.concatenate([-margin, margin], axis=1) if len(self.models_) == 1 else margin)
 
     def _fit_model(self, GPy, X, positive):
-        model = GPy.models.GPClassification(
-            X,
-            positive[:, None].astype(np.float64),
-            kernel=self._make_kernel(GPy, X.shape[1]),
-            likelihood=copy.deepcopy(self.likelihood),
-            inference_method=copy.deepcopy(self.inference_method),
-        )
-        if self.optimize:
-            model.optimize(max_iters=self.max_iter)
+        kernel = self._make_kernel(GPy, X.shape[1])
+        try:
+            model = GPy.models.GPClassification(
+                X,
+                positive[:, None].astype(np.float64),
+                kernel=kernel,
+                likelihood=copy.deepcopy(self.likelihood),
+                inference_method=copy.deepcopy(self.inference_method),
+            )
+            if self.optimize:
+                model.optimize(max_iters=self.max_iter)
+        except (AssertionError, np.linalg.LinAlgError) as error:
+            raise ValueError(
+                f"GPy's inference failed with the kernel {kernel.name!r} ({error}). Most often the kernel is not "
+                "positive definite on these samples, or its values are out of scale: scale the features, choose "
+                "another lengthscale, add a GPy.kern.White, or take Laplace() as inference_method."
+            ) from error
         return model
 
     def _make_kernel(self, GPy, n_features):
@@ -228,6 +237,12 @@ class GPyClassifier(ClassifierMixin, BaseEstimator):
                 f"kernel must be a kernel of GPy, such as GPy.kern.RBF({n_features}), or a callable that makes one for "
                 f"a number of features, such as GPy.kern.RBF; got {self.kernel!r}."
             )
+        if np.max(kernel.active_dims) >= n_features:
+            raise ValueError(
+                f"the kernel {kernel.name!r} reads {np.max(kernel.active_dims) + 1} features, and X has {n_features}. "
+                f"Make it for them, GPy.kern.{type(kernel).__name__}({n_features}), name others by active_dims, or "
+                f"give a callable such as GPy.kern.RBF."
+            )
         return kernel.copy()
 
     def _check_likelihood(self, GPy):
@@ -237,11 +252,27 @@ class GPyClassifier(ClassifierMixin, BaseEstimator):
             and isinstance(likelihood.gp_link, (links.Probit, links.Heaviside))
         ):
             return
+        got = f"the class {likelihood.__name__}" if isinstance(likelihood, type) else type(likelihood).__name__
         link = f" with the link {type(likelihood.gp_link).__name__}" if hasattr(likelihood, "gp_link") else ""
         raise ValueError(
             "likelihood must be a GPy.likelihoods.Bernoulli with the link Probit (the default) or Heaviside, for which "
-            f"GPy has probabilities in closed form; got {type(likelihood).__name__}{link}."
+            f"GPy has probabilities in closed form; got {got}{link}."
         )
+
+    def _check_inference(self, GPy):
+        method, methods = self.inference_method, GPy.inference.latent_function_inference
+        if method is not None and not isinstance(method, (methods.EP, methods.Laplace)):
+            got = f"the class {method.__name__}" if isinstance(method, type) else repr(method)
+            raise ValueError(
+                "inference_method must be an EP() or a Laplace() of GPy.inference.latent_function_inference, which "
+                f"GPy has for all samples and a Bernoulli likelihood; got {got}."
+            )
+        steps = self.likelihood is not None and not _noise(self.likelihood)
+        if steps and isinstance(method, methods.Laplace):
+            raise ValueError(
+                "Laplace() needs a likelihood with derivatives, and that with the link Heaviside has none. Take the "
+                "link Probit, or EP() as inference_method."
+            )
 
 
 def _noise(likelihood):

@@ -129,6 +129,21 @@ def test_a_bound_of_its_own(binary, largest):
     assert np.all(free.distance[both] <= 1.0001 * result.distance[both])
 
 
+@pytest.mark.parametrize("ratio", [0.8, 1.5])
+def test_variance_of_the_clean_sample_times_a_ratio(binary, ratio):
+    clf, X = binary
+    attack = HighConfidenceLowUncertainty(clf, confidence=0.9, variance_ratio=ratio)
+    result = attack.run(X)
+    done = result.success
+    assert done.mean() > 0.5
+    share = variances(clf, result.X_adv[done]) / variances(clf, X[done])
+    # The bound holds some search, and gives way to some.
+    assert 0.99 * min(ratio, 1.05) < share.max() <= ratio
+    for k in np.flatnonzero(done)[:3]:
+        attack.set_params(max_variance=ratio * variances(clf, X[[k]])[0, 0])
+        assert_allclose(attack.transform(X[[k]]), result.X_adv[[k]], atol=1e-5)
+
+
 def test_three_classes(three):
     clf, X = three
     result = HighConfidenceLowUncertainty(clf, confidence=0.6).run(X)
@@ -214,7 +229,9 @@ def test_models_without_uncertainty():
         HighConfidenceLowUncertainty(clf).transform(CANCER[:3])
 
 
-@pytest.mark.parametrize("params", [{"confidence": 0.5}, {"confidence": 1.0}, {"max_variance": 0.0}, {"tol": 0.0}])
+@pytest.mark.parametrize(
+    "params", [{"confidence": 0.5}, {"confidence": 1.0}, {"max_variance": 0.0}, {"variance_ratio": 0.0}, {"tol": 0.0}]
+)
 def test_parameters_that_do_not_fit(binary, params):
     with pytest.raises(ValueError, match=next(iter(params))):
         HighConfidenceLowUncertainty(binary[0], **params).transform(binary[1])

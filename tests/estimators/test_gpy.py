@@ -18,6 +18,7 @@ from skart.exceptions import GradientUnavailableError
 from skart.oracles import as_oracle
 from skart.utils import check_rule
 from tests.common._discovery import has, learns, make_attack, public_attacks
+from tests.estimators._every_attack import EVERY_ATTACK, check_attack
 
 GPy = pytest.importorskip("GPy")
 
@@ -26,6 +27,8 @@ X, y = StandardScaler().fit_transform(X)[::4], np.array(["se", "ve", "vi"])[y[::
 HARD = y != "se"
 BINARY = (X[HARD], y[HARD])
 FIXED = GPyClassifier(optimize=False, random_state=0)
+INFERENCE = GPy.inference.latent_function_inference
+STEPS = GPy.likelihoods.Bernoulli(GPy.likelihoods.link_functions.Heaviside())
 
 KERNELS = {
     "rbf": GPy.kern.RBF(4, variance=3.0, lengthscale=1.5),
@@ -85,8 +88,8 @@ def test_one_class_against_the_rest():
 @pytest.mark.parametrize(
     "params",
     [
-        {"likelihood": GPy.likelihoods.Bernoulli(GPy.likelihoods.link_functions.Heaviside())},
-        {"inference_method": GPy.inference.latent_function_inference.Laplace()},
+        {"likelihood": STEPS},
+        {"inference_method": INFERENCE.Laplace()},
         {"kernel": partial(GPy.kern.Matern32, lengthscale=2.0)},
     ],
     ids=["step function", "laplace", "made by a callable"],
@@ -123,7 +126,7 @@ def test_far_from_the_border_logits_do_not_underflow():
     model = GPyClassifier(kernel, optimize=False, random_state=0).fit([[-1.0], [-0.5], [0.5], [1.0]], [0, 0, 1, 1])
     model.models_[0].kern.variances = [1e4]
     far = 1e3 * np.array([[-1.0], [1.0]])
-    steep = clone(model).set_params(likelihood=GPy.likelihoods.Bernoulli(GPy.likelihoods.link_functions.Heaviside()))
+    steep = clone(model).set_params(likelihood=STEPS)
     steep.fit([[-1.0], [-0.5], [0.5], [1.0]], [0, 0, 1, 1])
     for clf in (model, steep):
         logits, pull = as_oracle(clf, far).vjp(far)
@@ -138,15 +141,15 @@ def test_random_state_alone_decides_and_numpy_is_left_as_it_was():
     np.random.random(3)  # noqa: NPY002
     assert_array_equal(clone(FIXED).fit(*BINARY).predict_proba(X), first)
     state = np.random.get_state()[1].copy()  # noqa: NPY002
-    broken = clone(FIXED).set_params(kernel=GPy.kern.RBF(2, active_dims=[0, 9]))
-    with pytest.raises(IndexError):
+    broken = clone(FIXED).set_params(kernel=GPy.kern.Cosine(4))
+    with pytest.raises(ValueError, match="inference failed"):
         broken.fit(*BINARY)
     assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
     assert not hasattr(broken, "classes_")
 
 
 def test_what_is_given_is_not_changed():
-    kernel, inference = GPy.kern.RBF(4), GPy.inference.latent_function_inference.EP()
+    kernel, inference = GPy.kern.RBF(4), INFERENCE.EP()
     model = GPyClassifier(kernel, inference_method=inference, max_iter=3, random_state=0)
     once = model.fit(*BINARY).predict_proba(X)
     assert kernel.lengthscale.item() == 1
@@ -170,6 +173,15 @@ def test_what_is_given_is_not_changed():
             {"likelihood": GPy.likelihoods.Bernoulli(GPy.likelihoods.link_functions.Cloglog())},
             "got Bernoulli with the link Cloglog",
         ),
+        ({"likelihood": GPy.likelihoods.Bernoulli}, r"got the class Bernoulli\."),
+        ({"kernel": GPy.kern.RBF(5)}, r"'rbf' reads 5 features, and X has 4.*GPy\.kern\.RBF\(4\)"),
+        ({"kernel": GPy.kern.RBF(1, active_dims=[6]) + GPy.kern.Linear(4)}, "'sum' reads 7 features, and X has 4"),
+        ({"inference_method": "laplace"}, r"EP\(\) or a Laplace\(\) of GPy\.inference.*got 'laplace'"),
+        ({"inference_method": INFERENCE.Laplace}, "got the class Laplace"),
+        ({"inference_method": INFERENCE.ExactGaussianInference()}, "got <.*ExactGaussianInference"),
+        ({"inference_method": INFERENCE.Laplace(), "likelihood": STEPS}, r"link Heaviside has none.*Probit, or EP\(\)"),
+        # A cosine of distances is no covariance in four dimensions.
+        ({"kernel": GPy.kern.Cosine(4)}, "inference failed with the kernel 'Cosine'.*not positive definite"),
     ],
 )
 def test_parameters_that_do_not_fit(params, message):
@@ -194,6 +206,7 @@ def test_kernels_without_gradients(kernel):
 
 
 ATTACKS = [cls for cls in public_attacks() if issubclass(cls, GradientAttack)]
+BLACK_BOX = [cls for cls in EVERY_ATTACK if not issubclass(cls, GradientAttack)]
 
 
 @pytest.mark.parametrize("cls", ATTACKS)
@@ -217,6 +230,14 @@ def test_every_gradient_attack(cls, classes):
         result = attack.run(data)
     assert result.success.mean() > (0.1 if learns(cls) else 0.3)
     assert_array_equal(result.y_adv, attack._fitted_estimator().predict(result.X_adv))
+
+
+@pytest.mark.parametrize("cls", BLACK_BOX)
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.filterwarnings("ignore::skart.exceptions.AttackFailureWarning")
+def test_every_attack_by_scores_or_decisions(cls, classes):
+    data, labels = BINARY if classes == 2 else (X, y)
+    check_attack(cls, clone(FIXED).fit(data, labels), data, labels)
 
 
 def test_in_a_pipeline():

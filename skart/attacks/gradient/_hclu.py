@@ -21,8 +21,8 @@ class HighConfidenceLowUncertainty(GradientAttack):
     """Find the nearest sample of which a Gaussian process is sure that it belongs to another class.
 
     Minimises the Euclidean length of the perturbation such that the probability of another class is at least
-    ``confidence`` and the variance of the latent function is no larger than at the clean sample [1]_: neither the
-    probability nor the uncertainty of the model gives the sample away.
+    ``confidence`` and the variance of the latent function is no larger than at the clean sample [1]_, or than the
+    bound given: neither the probability nor the uncertainty of the model gives the sample away.
 
     Parameters
     ----------
@@ -35,7 +35,9 @@ class HighConfidenceLowUncertainty(GradientAttack):
     confidence : float, default=0.95
         Least probability of the class that is reached, between one half and one.
     max_variance : float, default=None
-        Largest variance of the latent function. ``None``: that of the clean sample.
+        Largest variance of the latent function. ``None``: that of the clean sample, times ``variance_ratio``.
+    variance_ratio : float, default=1.0
+        Largest variance as a multiple of the clean sample's. Without effect where ``max_variance`` is given.
     max_iter : int, default=100
         Largest number of steps of a search; a sample for which the first one finds nothing has two more.
     tol : float, default=1e-4
@@ -73,11 +75,15 @@ class HighConfidenceLowUncertainty(GradientAttack):
     Notes
     -----
     With three classes or more there is a latent function for each class against the rest. None of them may be more
-    uncertain than at the clean sample, or than ``max_variance``.
+    uncertain than these bounds allow.
 
     A sample for which nothing was found that keeps both bounds comes back as it was. That happens: where no point at
     all has the confidence, which a model with a variance everywhere may never reach, or where the search, which is
-    local, ends between regions of small variance. What comes back changed keeps both bounds, in its dtype.
+    local, ends between regions of small variance. What comes back changed keeps both bounds, in its dtype. A sample
+    that the model had wrong before counts as a success by its label even where it comes back as it was.
+
+    The article hands the problem to a solver with a constraint for each sample by itself. Here sequential quadratic
+    programs of a whole batch go side by side: few constraints make small dual problems, and the gradients are exact.
 
     References
     ----------
@@ -102,6 +108,7 @@ class HighConfidenceLowUncertainty(GradientAttack):
         **GradientAttack._parameter_constraints,
         "confidence": [Interval(Real, 0.5, 1, closed="neither")],
         "max_variance": [Interval(Real, 0, None, closed="neither"), None],
+        "variance_ratio": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="neither")],
     }
@@ -112,6 +119,7 @@ class HighConfidenceLowUncertainty(GradientAttack):
         *,
         confidence=0.95,
         max_variance=None,
+        variance_ratio=1.0,
         max_iter=100,
         tol=1e-4,
         target=None,
@@ -125,6 +133,7 @@ class HighConfidenceLowUncertainty(GradientAttack):
         self.estimator = estimator
         self.confidence = confidence
         self.max_variance = max_variance
+        self.variance_ratio = variance_ratio
         self.max_iter = max_iter
         self.tol = tol
         self.target = target
@@ -150,7 +159,8 @@ class HighConfidenceLowUncertainty(GradientAttack):
 
     def _search(self, x, *, ask, labels, targets, ball, draw):
         xp = array_namespace(x)
-        bounds = _Bounds(x, ask, labels, targets, confidence=self.confidence, max_variance=self.max_variance)
+        largest = {"max_variance": self.max_variance, "variance_ratio": self.variance_ratio}
+        bounds = _Bounds(x, ask, labels, targets, confidence=self.confidence, **largest)
         wide = flatten(xp.astype(x, xp.float64))
         lower, upper = xp.full_like(wide, -xp.inf), xp.full_like(wide, xp.inf)
         if ball.lower is not None:
@@ -178,10 +188,10 @@ class _Bounds:
     of a size. The class to reach and the largest variances are those of the first call, at the clean samples.
     """
 
-    def __init__(self, like, ask, labels, targets, *, confidence, max_variance):
+    def __init__(self, like, ask, labels, targets, *, confidence, max_variance, variance_ratio):
         self._like, self._ask = like, ask
         self._labels, self._goal = labels, targets
-        self._confidence, self._largest = math.log(confidence), max_variance
+        self._confidence, self._largest, self._ratio = math.log(confidence), max_variance, variance_ratio
         # The search aims a little beyond the bounds, and what it finds must be beyond them, so that they hold in the
         # model's own arithmetic, too.
         self._needed = 1e3 * float(array_namespace(like).finfo(like.dtype).eps) + 1e-7
@@ -212,7 +222,8 @@ class _Bounds:
             others = xp.where(one_hot(self._labels, n_classes), -xp.inf, log_proba)
             self._goal = xp.argmax(others, axis=1)
         if self._largest is None or isinstance(self._largest, Real):
-            self._largest = variance if self._largest is None else xp.full_like(variance, float(self._largest))
+            fixed = self._largest is not None
+            self._largest = xp.full_like(variance, float(self._largest)) if fixed else self._ratio * variance
         goal, largest = one_hot(self._goal, n_classes), self._largest
         lacking = -xp.sum(xp.where(goal, log_proba, 0.0), axis=1)
         n_variances = 0 if self._certainty else variance.shape[1]
