@@ -73,6 +73,7 @@ test-tensorflow: $(TENSORFLOW_VENV)/.installed-test-tensorflow
 test-mxnet: $(MXNET_VENV)/.installed-test-mxnet
 	OMP_NUM_THREADS=1 MPLBACKEND=Agg $(MXNET_VENV)/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS) \
 		tests/common tests/core tests/attacks tests/gradients tests/oracles tests/defences tests/metrics \
+		tests/verification tests/wrappers tests/inspection tests/utils \
 		tests/estimators/test_mxnet.py skart/estimators/_mxnet.py
 
 lint: $(VENV)/.installed-lint

@@ -21,9 +21,9 @@ HELD = ["city", "grade", "own", "level"]
 
 
 def pipeline():
-    columns = ColumnTransformer(
-        [("n", StandardScaler(), FREE), ("c", OneHotEncoder(handle_unknown="error"), HELD)], remainder="passthrough"
-    )
+    # Dense codes: scikit-learn 1.6 stacks no frame of polars beside sparse ones.
+    codes = OneHotEncoder(handle_unknown="error", sparse_output=False)
+    columns = ColumnTransformer([("n", StandardScaler(), FREE), ("c", codes, HELD)], remainder="passthrough")
     return make_pipeline(columns, LogisticRegression(max_iter=2000))
 
 
